@@ -1,0 +1,1 @@
+//! Who a caller is, as the server knows it.

@@ -1,0 +1,1 @@
+//! Reads values.yaml into types that cannot hold a wrong value.

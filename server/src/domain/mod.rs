@@ -1,0 +1,9 @@
+//! What TMS decides: plain synchronous functions over values, which receive `now` and return data. Nothing here reads a
+//! clock, a database, a cluster or a configuration file.
+
+pub mod bounds;
+pub mod capabilities;
+pub mod lease;
+pub mod life;
+pub mod plan;
+pub mod scaling;

@@ -1,0 +1,11 @@
+//! The TMS server: hands out leases of Triton Inference Server on Kubernetes.
+
+pub mod auth;
+pub mod clock;
+pub mod cluster;
+pub mod config;
+pub mod domain;
+pub mod grpc;
+pub mod reconcile;
+pub mod store;
+pub mod telemetry;

@@ -1,0 +1,1 @@
+//! Remembers leases: all SQL, one text for SQLite and PostgreSQL.
