@@ -30,7 +30,10 @@ make_network() {
 
 start_control_plane() {
   local part
-  for part in "${PARTS[@]}"; do start_part "$part"; done
+  for part in "${PARTS[@]}"; do
+    supervise "$part" &
+    wait_for_part "$part"
+  done
 }
 
 # `create`, for the larger CRDs do not fit into the annotation that client-side apply writes.

@@ -1,7 +1,7 @@
 # The life of a cluster, seen from outside its namespaces. All state is in $DIR:
 #   pid/outer    the `unshare` process; its death by SIGKILL ends everything
 #   pid/first    the first process of the namespaces (like all ids here, as the host sees it)
-#   pid/PART     each part
+#   pid/PART     each part; stopped/PART is there while it is meant to stay down
 #   state.json   the same for programs
 #   log/         outlives `down`
 
@@ -21,7 +21,7 @@ up() {
   local start
   start=$(now_us)
   clear_state
-  mkdir -p "$DIR"/{data,host-proc,log,pid}
+  mkdir -p "$DIR"/{data,host-proc,log,pid,stopped}
   printf '%s\n' "$PROFILE" >"$DIR/profile"
   make_identities
   start_outer
@@ -98,7 +98,7 @@ has_ended() { ! is_outer "$1" && { [[ -z $2 ]] || ! is_running "$2" || ! is_ours
 is_ours() { tr '\0' ' ' <"/proc/$1/cmdline" 2>/dev/null | grep -qF "first-process --dir $DIR "; }
 
 clear_state() {
-  rm -rf "$DIR"/{data,pki,pid,ready,profile,state.json} "$DIR"/*.kubeconfig
+  rm -rf "$DIR"/{data,pki,pid,stopped,ready,profile,state.json} "$DIR"/*.kubeconfig
   [[ ! -d $DIR/host-proc ]] || rmdir "$DIR/host-proc"
 }
 
@@ -167,31 +167,37 @@ fault() {
   [[ " ${PARTS[*]} " == *" ${2:-none} "* ]] || die "unknown part '$2'" "parts: ${PARTS[*]}"
   require_cluster
   lock
-  local pid
-  pid=$(pid_of "$2")
   case $1 in
-    stop) stop_part "$pid" ;;
-    freeze) signal_part STOP "$pid" ;;
-    thaw) signal_part CONT "$pid" ;;
-    restart)
-      stop_part "$pid"
-      (setsid --wait "$HERE/cluster" enter --dir "$DIR" "$HERE/cluster" start-part --dir "$DIR" --profile "$PROFILE" "$2") 8>&-
-      write_state
-      ;;
+    stop) stop_part "$2" ;;
+    freeze) signal_part STOP "$2" ;;
+    thaw) signal_part CONT "$2" ;;
+    restart) stop_part "$2" && restart_part "$2" ;;
     *) die "unknown fault '$1'" "faults: stop, freeze, thaw, restart" ;;
   esac
 }
 
 # Only a process of the cluster's own namespace gets a signal.
-is_part() { is_running "$1" && [[ /proc/$1/ns/pid -ef /proc/$(pid_of first)/ns/pid ]]; }
+part_runs() {
+  local pid
+  pid=$(pid_of "$1")
+  is_running "$pid" && [[ /proc/$pid/ns/pid -ef /proc/$(pid_of first)/ns/pid ]]
+}
+part_has_ended() { ! part_runs "$1"; }
+
 signal_part() {
-  is_part "$2" || die "this part does not run"
-  kill "-$1" "$2"
+  part_runs "$2" || die "$2 does not run"
+  kill "-$1" "$(pid_of "$2")"
 }
 
 stop_part() {
-  is_part "$1" || return 0
-  kill -KILL "$1"
+  touch "$DIR/stopped/$1"
+  if part_runs "$1"; then signal_part KILL "$1"; fi
   wait_until 10 part_has_ended "$1"
 }
-part_has_ended() { ! is_running "$1"; }
+
+restart_part() {
+  rm -f "$DIR/pid/$1" "$DIR/stopped/$1"
+  wait_until 10 part_runs "$1"
+  write_state
+  (exec_inside "$HERE/cluster" wait-for-part --dir "$DIR" "$1")
+}

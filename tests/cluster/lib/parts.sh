@@ -55,23 +55,25 @@ run_kwok() {
     --manage-all-nodes=false --manage-nodes-with-annotation-selector kwok.x-k8s.io/node=fake
 }
 
-# start_part NAME: starts it inside, and waits for those that the others need.
-start_part() {
-  launch "$1"
+# supervise PART: runs it again whenever it ends, as a kubelet would, except while $DIR/stopped/PART is there.
+# The id in $DIR/pid/PART is the one the host sees, for the host's /proc is kept at $DIR/host-proc.
+supervise() {
+  while :; do
+    while [[ -e $DIR/stopped/$1 ]]; do sleep 0.1; done
+    (
+      read -r pid _ <"$DIR/host-proc/self/stat"
+      printf '%s\n' "$pid" >"$DIR/pid/$1"
+      "run_$1"
+    ) </dev/null >>"$DIR/log/$1.log" 2>&1 || sleep 0.3
+  done
+}
+
+# Returns when a part that others need answers; the rest is given no time.
+wait_for_part() {
   case $1 in
     etcd) wait_until 20 port_is_open 2379 ;;
     apiserver) wait_until 60 apiserver_is_ready ;;
   esac
-}
-
-# Writes the process id as the host sees it; the host's /proc is kept at $DIR/host-proc.
-launch() {
-  (
-    trap - EXIT
-    read -r pid _ <"$DIR/host-proc/self/stat"
-    printf '%s\n' "$pid" >"$DIR/pid/$1"
-    "run_$1"
-  ) </dev/null >>"$DIR/log/$1.log" 2>&1 &
 }
 
 port_is_open() { (: <"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
