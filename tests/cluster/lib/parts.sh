@@ -29,12 +29,13 @@ run_apiserver() {
 }
 
 # Nodes stay Ready however long nobody speaks for them: `unmanaged` has no kubelet, and kwok may be frozen.
+# The default limit of 20 requests a second makes the start wait for the credentials of forty controllers.
 run_controllers() {
   local kubeconfig
   kubeconfig=$(kubeconfig_of system:kube-controller-manager)
   exec kube-controller-manager --kubeconfig "$kubeconfig" --leader-elect=false --secure-port 0 \
     --use-service-account-credentials --service-account-private-key-file "$DIR/pki/service-accounts.key" \
-    --root-ca-file "$DIR/pki/ca.crt" \
+    --root-ca-file "$DIR/pki/ca.crt" --kube-api-qps 1000 --kube-api-burst 2000 \
     --allocate-node-cidrs --cluster-cidr 10.244.0.0/16 --node-cidr-mask-size 22 \
     --node-monitor-grace-period 100000h \
     --horizontal-pod-autoscaler-sync-period 5s --horizontal-pod-autoscaler-initial-readiness-delay 5s \
