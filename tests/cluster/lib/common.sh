@@ -9,6 +9,11 @@ die() {
   exit 1
 }
 
+# cannot SENTENCE [HINT]: what is missing is a property of the machine, not a fault of the harness.
+cannot() {
+  (die "$@") || exit 4
+}
+
 # The second field of a part's line in `versions` is its module, the third its version.
 module_of() { awk -v part="$1" '$1 == part { print $2 }' "$HERE/versions"; }
 version_of() { awk -v part="$1" '$1 == part { print $3 }' "$HERE/versions"; }

@@ -11,7 +11,7 @@ up() {
     return
   fi
   parts_of "$PROFILE" >/dev/null
-  is_built "$PROFILE" || die "profile $PROFILE is not built" "tests/cluster/cluster build $PROFILE"
+  is_built "$PROFILE" || cannot "profile $PROFILE is not built" "tests/cluster/cluster build $PROFILE"
   check_namespaces
   lock
   if cluster_runs; then
@@ -21,6 +21,7 @@ up() {
   local start
   start=$(now_us)
   clear_state
+  remove_old_logs
   mkdir -p "$DIR"/{data,host-proc,log,pid,stopped}
   printf '%s\n' "$PROFILE" >"$DIR/profile"
   make_identities
@@ -33,6 +34,16 @@ up() {
   fi
   write_state
   say "ready after $(seconds_since "$start"): profile $PROFILE in $DIR"
+}
+
+# The logs of this folder's last cluster, and those that were left in the cache more than a day ago.
+remove_old_logs() {
+  rm -rf "$DIR/log"
+  [[ -d $CACHE/run ]] || return 0
+  local log
+  while read -r log; do
+    [[ -d ${log%/log}/pid ]] || rm -rf "${log%/log}"
+  done < <(find "$CACHE/run" -mindepth 2 -maxdepth 2 -name log -mmin +1440)
 }
 
 start_outer() {

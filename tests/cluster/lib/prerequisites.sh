@@ -32,7 +32,7 @@ install_packages() {
   local names=$1
   shift
   if ((EUID != 0)) || ! command -v apt-get >/dev/null; then
-    die "missing: $names" "install the packages that bring them (Debian: $*)"
+    cannot "missing: $names" "install the packages that bring them (Debian: $*)"
   fi
   say "installing $* (for: $names)"
   apt-get update -qq >/dev/null || say "apt-get update failed; trying with the lists at hand"
@@ -45,18 +45,18 @@ check_go() {
   local version
   version=$(go env GOVERSION)
   if ! [[ $version =~ ^go1\.([0-9]+) ]] || ((BASH_REMATCH[1] < 21)); then
-    die "$version is too old" "go 1.21 or later is needed"
+    cannot "$version is too old" "go 1.21 or later is needed"
   fi
 }
 
 # Says which of root, namespaces and bridge device this machine refuses.
 check_namespaces() {
-  ((EUID == 0)) || die "namespaces and network devices need root" "run it as root"
+  ((EUID == 0)) || cannot "namespaces and network devices need root" "run it as root"
   local kind
   for kind in net pid mount; do
-    unshare "--$kind" --fork true 2>/dev/null || die "this kernel or container refuses a new $kind namespace"
+    unshare "--$kind" --fork true 2>/dev/null || cannot "this kernel or container refuses a new $kind namespace"
   done
-  unshare --net ip link add node0 type bridge 2>/dev/null || die "this kernel has no bridge device"
+  unshare --net ip link add node0 type bridge 2>/dev/null || cannot "this kernel has no bridge device"
 }
 
 has_cgroup_namespaces() { unshare --cgroup true 2>/dev/null; }
