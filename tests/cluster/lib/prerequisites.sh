@@ -6,7 +6,6 @@ needed_commands() {
 awk mawk
 find findutils
 flock util-linux
-gcc gcc
 go golang
 ip iproute2
 nsenter util-linux
