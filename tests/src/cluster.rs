@@ -8,6 +8,8 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde::Deserialize;
@@ -162,9 +164,22 @@ impl Cluster {
         events.filter(|event| event.user.username == user).map(AuditLine::from).collect()
     }
 
+    /// A line is written when its request ends, a moment after the answer. So a last write is made, and awaited.
+    fn let_audit_log_catch_up(&self, audit_log: &Path) {
+        let marker = format!("marker-{}", unique());
+        self.kubectl(&["delete", "configmap", &marker]).expect_err("there is none of this name");
+        for _ in 0..100 {
+            if fs::read_to_string(audit_log).is_ok_and(|log| log.contains(&marker) && log.ends_with('\n')) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        panic!("the audit log stands still; does the apiserver run?");
+    }
+
     fn start_in(name: &str) -> Result<Self, String> {
         let owner = std::process::id().to_string();
-        let folder = cache_folder().join("run").join(format!("{name}-{owner}"));
+        let folder = cache_folder().join("run").join(format!("{name}-{}", unique()));
         let output =
             script("up", &folder).args(["--owner", &owner]).output().expect("the script of the harness runs");
         match output.status.code() {
@@ -298,6 +313,12 @@ impl From<Event> for AuditLine {
 fn existing_kubeconfig() -> Option<PathBuf> {
     (std::env::var("TMS_TEST_CLUSTER").as_deref() == Ok("existing"))
         .then(|| std::env::var_os("KUBECONFIG").expect("KUBECONFIG names the existing cluster").into())
+}
+
+/// Returns a text that no other call on this machine gets meanwhile.
+fn unique() -> String {
+    static CALLS: AtomicU32 = AtomicU32::new(0);
+    format!("{}-{}", std::process::id(), CALLS.fetch_add(1, Ordering::Relaxed))
 }
 
 fn cache_folder() -> PathBuf {
