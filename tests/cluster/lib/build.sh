@@ -150,4 +150,5 @@ pin() {
       in_module "$part" go mod tidy
       ;;
   esac
+  remove_go_caches
 }

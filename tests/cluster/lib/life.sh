@@ -18,18 +18,20 @@ up() {
     say "runs already in $DIR"
     return
   fi
+  [[ -z $OWNER ]] || is_running "$OWNER" || die "the owner, process $OWNER, does not run"
   local start
   start=$(now_us)
-  clear_state
+  end_cluster
   remove_old_logs
   mkdir -p "$DIR"/{data,host-proc,log,pid,stopped}
   printf '%s\n' "$PROFILE" >"$DIR/profile"
   make_identities
   start_outer
   [[ -z $OWNER ]] || start_keeper
-  wait_until 90 has_started
+  wait_until 90 has_started || true
   if ! cluster_runs; then
     tail -n 15 "$DIR/log/first.log" >&2
+    end_cluster
     die "the cluster did not start" "its logs are in $DIR/log"
   fi
   write_state
@@ -56,7 +58,10 @@ start_outer() {
 
 # Either ready, or ended on the way.
 has_started() { [[ -e $DIR/ready ]] || ! is_running "$(pid_of outer)"; }
-cluster_runs() { [[ -e $DIR/ready ]] && is_running "$(pid_of outer)" && is_running "$(pid_of first)"; }
+cluster_runs() { [[ -e $DIR/ready ]] && is_ours "$(pid_of outer)" && is_ours "$(pid_of first)"; }
+
+# The two processes that hold the namespaces; an id from before a restart of the machine may be anybody's.
+is_ours() { is_running "$1" && tr '\0' ' ' <"/proc/$1/cmdline" | grep -qF "first-process --dir $DIR "; }
 
 require_cluster() {
   ! uses_existing || die "not possible with an existing cluster"
@@ -75,7 +80,6 @@ lock() {
 
 # The owner is known by its start time too, for ids are used again.
 start_keeper() {
-  is_running "$OWNER" || die "the owner, process $OWNER, does not run"
   setsid "$HERE/cluster" keep --dir "$DIR" --owner "$OWNER" </dev/null >>"$DIR/log/keeper.log" 2>&1 8>&- &
 }
 
@@ -96,17 +100,19 @@ down() {
   ! uses_existing || return 0
   [[ -d $DIR/pid ]] || return 0
   lock
+  end_cluster
+}
+
+# Ends what is left of a cluster, however far it came.
+end_cluster() {
   local outer first
   outer=$(pid_of outer) first=$(pid_of first)
-  if is_outer "$outer"; then kill -KILL "$outer"; fi
-  wait_until 20 has_ended "$outer" "$first" || die "process $outer or $first does not end"
+  if is_ours "$outer"; then kill -KILL "$outer"; fi
+  wait_until 20 have_ended "$outer" "$first" || die "process $outer or $first does not end"
   clear_state
 }
 
-# SIGKILL goes to a process that certainly is ours.
-is_outer() { is_running "$1" && tr '\0' ' ' <"/proc/$1/cmdline" | grep -qF "first-process --dir $DIR "; }
-has_ended() { ! is_outer "$1" && { [[ -z $2 ]] || ! is_running "$2" || ! is_ours "$2"; }; }
-is_ours() { tr '\0' ' ' <"/proc/$1/cmdline" 2>/dev/null | grep -qF "first-process --dir $DIR "; }
+have_ended() { ! is_ours "$1" && ! is_ours "$2"; }
 
 clear_state() {
   rm -rf "$DIR"/{data,pki,pid,stopped,ready,profile,state.json} "$DIR"/*.kubeconfig
