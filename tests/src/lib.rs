@@ -1,6 +1,8 @@
 //! Scenarios of TMS over real parts. What several test files share is here.
 
 pub mod cluster;
+pub mod samples;
+pub mod wait;
 
 use std::fs::OpenOptions;
 use std::io::Write;
