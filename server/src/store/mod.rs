@@ -248,7 +248,7 @@ impl FromStr for Cursor {
     fn from_str(text: &str) -> Result<Self, NotACursor> {
         let parse = || {
             let (created_at, id) = text.rsplit_once('-')?;
-            let created_at = Timestamp::from_microsecond(created_at.parse().ok()?).ok()?;
+            let created_at = rows::from_microseconds(created_at.parse().ok()?)?;
             Some(Self { created_at, id: id.parse().ok()? })
         };
         parse().ok_or_else(|| NotACursor(text.to_owned()))
