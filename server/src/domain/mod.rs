@@ -6,4 +6,5 @@ pub mod capabilities;
 pub mod lease;
 pub mod life;
 pub mod plan;
+pub mod quantity;
 pub mod scaling;
