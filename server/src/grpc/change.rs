@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use tms_proto::v1;
 
 use super::status::{Refusal, violation};
@@ -30,7 +30,7 @@ impl Services {
         };
         let now = self.clock.now();
         let (warnings, lease) = self
-            .change(id, &caller, |lease| {
+            .change(id, &caller, now, |lease| {
                 wishes.refuse_stale(lease)?;
                 let Accepted { granted, warnings } = bounds::grant_update(
                     lease,
@@ -59,7 +59,7 @@ impl Services {
         let id = self.find(&caller, &request.lease_id).await?.id;
         let now = self.clock.now();
         let (granted, lease) = self
-            .change(id, &caller, |lease| {
+            .change(id, &caller, now, |lease| {
                 let renewed = lease.renew(asked, &self.bounds.lifetime, now);
                 let (granted, happening) = renewed.map_err(|ended| refused(id, ended))?;
                 Ok((granted, Some(happening)))
@@ -84,7 +84,7 @@ impl Services {
     ) -> Result<v1::ReleaseResponse, Refusal> {
         let id = self.find(&caller, &request.lease_id).await?.id;
         let now = self.clock.now();
-        let ((), lease) = self.change(id, &caller, |lease| Ok(((), lease.release(now)))).await?;
+        let ((), lease) = self.change(id, &caller, now, |lease| Ok(((), lease.release(now)))).await?;
         Ok(v1::ReleaseResponse { lease: Some(convert::lease(&lease)) })
     }
 
@@ -93,9 +93,10 @@ impl Services {
         &self,
         id: LeaseId,
         caller: &Caller,
-        change: impl FnMut(&mut Lease) -> Result<(T, Option<Happening>), Refusal>,
+        now: Timestamp,
+        change: impl FnMut(&mut Lease) -> Result<(T, Option<Happening>), Refusal> + Send,
     ) -> Result<(T, Lease), Refusal> {
-        let changed = self.store.change(id, caller.as_str(), self.clock.now(), change).await;
+        let changed = self.store.change(id, caller.as_str(), now, change).await;
         let changed = changed.map_err(|error| match error {
             ChangeError::Refused(refusal) => refusal,
             ChangeError::NotFound => Refusal::NotFound(id.to_string()),

@@ -60,10 +60,9 @@ impl Services {
         let Accepted { granted, warnings } = self.grant(request.spec.unwrap_or_default(), Vec::new())?;
         let lease = self.draft(&caller, granted);
         let plan = plan::plan(&lease, &self.settings, &(self.capabilities)());
-        let objects = std::iter::once(&plan.deployment).chain(&plan.dependents);
         Ok(v1::PlanResponse {
             lease: Some(convert::lease(&lease)),
-            manifests: objects.map(|object| plan::to_yaml(&object.body)).collect(),
+            manifests: plan.objects().map(|object| plan::to_yaml(&object.body)).collect(),
             warnings,
         })
     }

@@ -10,6 +10,7 @@ use tonic_types::{ErrorDetails, FieldViolation, PreconditionViolation, StatusExt
 use crate::auth::Unnamed;
 use crate::domain::bounds::Violation;
 use crate::domain::lease::{End, EndReason, LeaseId};
+use crate::store::StoreError;
 
 /// The domain of every ErrorInfo.
 const DOMAIN: &str = "tms";
@@ -22,7 +23,7 @@ const MOST_DETAIL_BYTES: usize = 4_096;
 const MOST_CHARACTERS: usize = 512;
 
 /// Candidates that an ambiguous prefix names.
-const MOST_CANDIDATES: usize = 8;
+const MOST_CANDIDATES: usize = 4;
 
 /// Why an RPC was refused.
 #[derive(Debug, thiserror::Error)]
@@ -63,15 +64,20 @@ pub enum Refusal {
     #[error("lease {0} is changing too fast; try again")]
     Busy(LeaseId),
     /// The request id stands for another request.
-    #[error("request id {0:?} belongs to an earlier request that asked for something else")]
-    RequestIdReused(String),
+    #[error("request id {request_id:?} belongs to lease {lease}, for which something else was asked")]
+    RequestIdReused {
+        /// The request id.
+        request_id: String,
+        /// The lease that the first request got.
+        lease: LeaseId,
+    },
     /// The owner has as many leases as it may have.
     #[error("{owner} holds {limit} leases and may not hold more; release one first")]
     TooManyLeases {
         /// The owner.
         owner: String,
         /// Its limit.
-        limit: u64,
+        limit: u32,
     },
     /// The caller may not see what belongs to another.
     #[error("you are {caller} and may not see the leases of {owner}")]
@@ -116,7 +122,7 @@ impl Refusal {
             Self::NotFound(_) => Code::NotFound,
             Self::Ended { .. } => Code::FailedPrecondition,
             Self::Stale { .. } | Self::Busy(_) => Code::Aborted,
-            Self::RequestIdReused(_) => Code::AlreadyExists,
+            Self::RequestIdReused { .. } => Code::AlreadyExists,
             Self::TooManyLeases { .. } => Code::ResourceExhausted,
             Self::NotYours { .. } => Code::PermissionDenied,
             Self::Unnamed(_) => Code::Unauthenticated,
@@ -136,7 +142,7 @@ impl Refusal {
             Self::Ended { .. } => "LEASE_ENDED",
             Self::Stale { .. } => "VERSION_MISMATCH",
             Self::Busy(_) => "LEASE_BUSY",
-            Self::RequestIdReused(_) => "REQUEST_ID_REUSED",
+            Self::RequestIdReused { .. } => "REQUEST_ID_REUSED",
             Self::TooManyLeases { .. } => "TOO_MANY_LEASES",
             Self::NotYours { .. } => "NOT_OWNER",
             Self::Unnamed(_) => "CALLER_UNKNOWN",
@@ -172,8 +178,9 @@ impl Refusal {
             Self::Stale { current, .. } => {
                 metadata.insert("version".to_owned(), current.to_string());
             }
-            Self::RequestIdReused(id) => {
-                details.set_resource_info("request", id, "", self.to_string());
+            Self::RequestIdReused { lease, .. } => {
+                details.set_resource_info("lease", lease.to_string(), "", self.to_string());
+                details.set_bad_request(vec![FieldViolation::new("request_id", self.to_string())]);
             }
             Self::TooManyLeases { owner, .. } => {
                 metadata.insert("keys".to_owned(), "server.leases.maximumPerOwner".to_owned());
@@ -202,11 +209,25 @@ impl Refusal {
             | Self::Ended { .. }
             | Self::Stale { .. }
             | Self::Busy(_)
-            | Self::RequestIdReused(_)
+            | Self::RequestIdReused { .. }
             | Self::TooManyLeases { .. }
             | Self::NotYours { .. }
             | Self::Unnamed(_)
             | Self::Stopping => {}
+        }
+    }
+}
+
+impl From<StoreError> for Refusal {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::RequestIdReused { request_id, lease, .. } => {
+                Self::RequestIdReused { request_id, lease }
+            }
+            StoreError::TooManyLeases { owner, limit } => Self::TooManyLeases { owner, limit },
+            StoreError::Contended(id) => Self::Busy(id),
+            error if error.is_away() => Self::Unavailable(Box::new(error)),
+            error => Self::Internal(Box::new(error)),
         }
     }
 }
