@@ -1,6 +1,7 @@
 //! Scenarios of TMS over real parts. What several test files share is here.
 
 pub mod cluster;
+pub mod postgres;
 
 use std::fs::OpenOptions;
 use std::io::Write;
