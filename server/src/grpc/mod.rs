@@ -27,7 +27,9 @@ use crate::domain::lease::LeaseId;
 use crate::domain::plan::Settings;
 use crate::store::Store;
 
+pub use lease_service::Leases;
 pub use requests::LogRequests;
+pub use server_service::About;
 pub use status::chain;
 
 /// Largest request that is read, in bytes.
@@ -64,10 +66,9 @@ pub struct Services {
 /// Returns every service, and the reporter by which health is told.
 pub async fn routes(services: Services) -> (Routes, HealthReporter) {
     let services = Arc::new(services);
-    let leases = LeaseServiceServer::new(lease_service::Leases(Arc::clone(&services)))
-        .max_decoding_message_size(LARGEST_REQUEST);
-    let about =
-        ServerServiceServer::new(server_service::About(services)).max_decoding_message_size(LARGEST_REQUEST);
+    let leases =
+        LeaseServiceServer::new(Leases(Arc::clone(&services))).max_decoding_message_size(LARGEST_REQUEST);
+    let about = ServerServiceServer::new(About(services)).max_decoding_message_size(LARGEST_REQUEST);
     let (reporter, health) = tonic_health::server::health_reporter();
     let [v1, v1alpha] = [(); 2].map(|()| {
         tonic_reflection::server::Builder::configure()

@@ -108,8 +108,10 @@ impl State {
         let now = stopwatch();
         let is_due = |(id, (_, at)): (&LeaseId, &(u32, Instant))| (*at <= now).then_some(*id);
         let due: Vec<_> = self.failed.iter().filter_map(is_due).collect();
-        for id in due.into_iter().filter(|id| !self.running.contains_key(id)) {
-            self.wake(id);
+        for id in due {
+            if !self.running.contains_key(&id) {
+                self.wake(id);
+            }
         }
     }
 
