@@ -26,6 +26,7 @@ pub use environment::environment;
 pub use finding::{Finding, Invalid, Origin, Source};
 
 use crate::domain::bounds::Bounds;
+use crate::domain::bounds::names::label_value_fault;
 use crate::domain::plan;
 use layer::{Document, Layer};
 use reader::Reader;
@@ -125,7 +126,7 @@ pub struct Cluster {
     /// Directory or cluster.
     pub kind: ClusterKind,
     /// Calls under way at once.
-    pub calls_in_flight: u32,
+    pub calls_in_flight: usize,
     /// Calls started in a second.
     pub calls_per_second: u32,
     /// After which a call is given up.
@@ -263,8 +264,8 @@ fn read(files: &[PathBuf], environment: impl Iterator<Item = (String, String)>) 
 /// Reads every key, then builds the configuration if all of them are sound.
 fn config(reader: &mut Reader, password: Option<SecretString>) -> Option<Config> {
     let images = server::images(reader);
-    let namespace = reader.optional("kubernetes.namespace", labels::namespace);
-    let part_of = reader.optional("kubernetes.partOf", labels::label_value);
+    let namespace = reader.optional("kubernetes.namespace", labels::namespace_fault);
+    let part_of = reader.optional("kubernetes.partOf", label_value_fault);
     let custom_labels = labels::labels(reader, "kubernetes.customLabels", None);
     let custom_annotations = labels::annotations(reader, "kubernetes.customAnnotations");
     let listen = server::listen(reader);

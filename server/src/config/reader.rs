@@ -23,6 +23,9 @@ pub(super) struct Reader {
     pub warnings: Vec<Finding>,
 }
 
+/// Says what is wrong with a text, or nothing where all is well.
+pub(super) type FaultOf = fn(&str) -> Option<&'static str>;
+
 /// One value as it was written, whatever its type.
 pub(super) enum Scalar {
     Bool(bool),
@@ -108,34 +111,25 @@ impl Reader {
         }
     }
 
-    /// Reads a text that `check` takes, or nothing where it is empty. The error of `check` continues "must be …".
-    pub fn optional(
-        &mut self,
-        key: &str,
-        check: fn(&str) -> Result<(), &'static str>,
-    ) -> Option<Option<String>> {
+    /// Reads a text in which `fault_of` finds nothing wrong, or nothing where it is empty.
+    pub fn optional(&mut self, key: &str, fault_of: FaultOf) -> Option<Option<String>> {
         let text = self.text(key)?;
         if text.is_empty() {
             return Some(None);
         }
-        self.checked(key, text, check).map(Some)
+        self.checked(key, text, fault_of).map(Some)
     }
 
-    /// Reads a text that `check` takes. The error of `check` continues "must be …".
-    pub fn required(&mut self, key: &str, check: fn(&str) -> Result<(), &'static str>) -> Option<String> {
+    /// Reads a text in which `fault_of` finds nothing wrong.
+    pub fn required(&mut self, key: &str, fault_of: FaultOf) -> Option<String> {
         let text = self.text(key)?;
-        self.checked(key, text, check)
+        self.checked(key, text, fault_of)
     }
 
-    fn checked(
-        &mut self,
-        key: &str,
-        text: String,
-        check: fn(&str) -> Result<(), &'static str>,
-    ) -> Option<String> {
-        match check(&text) {
-            Ok(()) => Some(text),
-            Err(expected) => self.refuse(key, &Scalar::Text(text), &format!("must be {expected}"), None),
+    fn checked(&mut self, key: &str, text: String, fault_of: FaultOf) -> Option<String> {
+        match fault_of(&text) {
+            None => Some(text),
+            Some(problem) => self.refuse(key, &Scalar::Text(text), problem, None),
         }
     }
 
@@ -276,6 +270,9 @@ impl Reader {
                 format!("must be at most {high_key}, which is {high} ({origin})"),
                 rule,
             );
+            if self.is_default(high_key) {
+                self.advise(&format!("lower it, or set {high_key} too"));
+            }
         }
     }
 

@@ -294,7 +294,7 @@ fn a_broken_value_stops_the_start_with_its_key_and_rule() {
         ("images.triton", "''", "image"),
         ("images.secrets", "pull", "must be a list"),
         ("kubernetes.namespace", "TMS", "namespace"),
-        ("kubernetes.partOf", "a b", "letters"),
+        ("kubernetes.partOf", "a b", "label value"),
         ("kubernetes.customLabels", "{tms.internal/lease-id: x}", "belongs to TMS"),
     ];
     for (key, value, expected) in cases {
@@ -698,8 +698,7 @@ server:
     error: values.yaml:17:33: server.autoscaling.metrics.gpuUtilization.threshold.maximum: 200
       must be an integer from 1 to 100 [A8]
     error: values.yaml:19:26: server.autoscaling.prometheus.podMonitorLabels.app.kubernetes.io/part-of
-      must not be set: app.kubernetes.io/ belongs to TMS [A13]
-      help: set kubernetes.partOf
+      must not be set: kubernetes.partOf sets it [A13]
     warning: values.yaml:1:1: global
       is Helm's own and means nothing to TMS
     "#);
