@@ -1,11 +1,11 @@
 //! Remembers leases and what happened to them, in SQLite or PostgreSQL. All SQL of the server is in this module; what a
 //! change means is decided by `domain`.
 
+mod commit;
 mod open;
 mod read;
 mod rows;
 mod sql;
-mod sqlite_writer;
 mod write;
 
 use std::collections::BTreeMap;
@@ -19,8 +19,8 @@ use secrecy::SecretString;
 use tokio::sync::broadcast;
 
 use crate::domain::lease::{Happening, Lease, LeaseId, State};
+use commit::Writer;
 use sql::Pool;
-use write::Writer;
 
 /// How the database is reached, and what it enforces.
 #[derive(Clone, Debug)]
@@ -179,12 +179,9 @@ pub enum StoreError {
     /// The tables could not be brought up to date.
     #[error("cannot bring the database's tables up to date")]
     Migrate(#[from] sqlx::migrate::MigrateError),
-    /// A statement failed.
+    /// A statement failed, or a commit: then all writes that shared it get this one error.
     #[error("the database failed")]
-    Database(#[from] sqlx::Error),
-    /// The commit of this write failed, and of those that shared it.
-    #[error("the database could not commit")]
-    Commit(#[source] Arc<sqlx::Error>),
+    Database(#[source] Arc<sqlx::Error>),
     /// A row holds what no server wrote.
     #[error("the row of lease {id} is corrupt: {what}")]
     Corrupt {
@@ -227,6 +224,12 @@ impl Store {
     /// of the same database are not among them.
     pub fn changes(&self) -> broadcast::Receiver<Changed> {
         self.0.changes.subscribe()
+    }
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Database(Arc::new(error))
     }
 }
 
