@@ -74,6 +74,7 @@ on_both_databases! {
     open_leases_are_those_not_closed,
     reopening_keeps_everything,
     a_write_survives_the_caller_that_gave_it_up,
+    a_write_that_fails_spoils_no_other,
 }
 
 async fn a_lease_is_read_as_it_was_admitted(database: Database) {
@@ -403,6 +404,7 @@ async fn a_list_is_filtered(database: Database) {
                 states: State::ALL.to_vec(),
                 labels: gpu(),
                 id_prefix: Some(first.to_string()[..12].to_owned()),
+                ..Filter::default()
             },
             &[first],
         ),
@@ -519,6 +521,30 @@ async fn a_write_survives_the_caller_that_gave_it_up(database: Database) {
     }
     assert_eq!(changes.recv().await.unwrap().id, admission.lease.id);
     assert!(store.get(admission.lease.id).await.unwrap().is_some());
+}
+
+async fn a_write_that_fails_spoils_no_other(database: Database) {
+    let store = database.open_limited_to(16).await;
+    let taken = admit(&store, lease(BOB)).await.id;
+    let admissions: Vec<_> = (0..24)
+        .map(|number| {
+            let lease = lease(ALICE);
+            admission(if number % 3 == 0 { Lease { id: taken, ..lease } } else { lease })
+        })
+        .collect();
+    let answers = join_all(admissions.iter().map(|admission| store.admit(admission))).await;
+    for (number, answer) in answers.into_iter().enumerate() {
+        let is_as_expected = match answer {
+            Ok(Admitted::New(lease)) => lease.id != taken,
+            Err(StoreError::Database(_)) => number % 3 == 0,
+            Ok(Admitted::Existing(_)) | Err(_) => false,
+        };
+        assert!(is_as_expected, "admission {number}");
+    }
+    // Those that failed were not counted.
+    let alices = Filter { owner: Some(ALICE.to_owned()), ..Filter::default() };
+    assert_eq!(ids(&store, &alices).await.len(), 16);
+    assert_matches_too_many(store.admit(&admission(lease(ALICE))).await.unwrap_err());
 }
 
 #[tokio::test]
