@@ -6,6 +6,6 @@ pub mod cluster;
 pub mod config;
 pub mod domain;
 pub mod grpc;
-pub mod reconcile;
+//pub mod reconcile;
 pub mod store;
 pub mod telemetry;
