@@ -22,7 +22,7 @@ pub(super) fn image_fault(reference: &str) -> Option<&'static str> {
     }
     if tag.is_some_and(|tag| !is_tag(tag)) {
         return Some(
-            "has a malformed tag: 1 to 128 of A–Z a–z 0–9 _ . - make one, not beginning with . or -",
+            "has a malformed tag: 1 to 128 of A-Z a-z 0-9 _ . - make one, not beginning with . or -",
         );
     }
     if digest.is_some_and(|digest| !is_digest(digest)) {

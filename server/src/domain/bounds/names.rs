@@ -14,7 +14,7 @@ pub(super) fn model_name_fault(name: &str) -> Option<&'static str> {
         && name.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_')
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'));
     (!is_name).then_some(
-        "is not a model name: 1 to 128 of A–Z a–z 0–9 _ . - are, beginning with a letter, a digit or an underscore",
+        "is not a model name: 1 to 128 of A-Z a-z 0-9 _ . - are, beginning with a letter, a digit or an underscore",
     )
 }
 
@@ -51,7 +51,7 @@ pub(super) fn label_key_fault(key: &str) -> Option<&'static str> {
         None => is_label_part(key),
     };
     (!is_key).then_some(
-        "is not a label key: at most 63 of A–Z a–z 0–9 _ . - are, with a letter or digit at both ends, after an optional \
+        "is not a label key: at most 63 of A-Z a-z 0-9 _ . - are, with a letter or digit at both ends, after an optional \
          domain and a slash",
     )
 }
@@ -59,7 +59,7 @@ pub(super) fn label_key_fault(key: &str) -> Option<&'static str> {
 /// What is wrong with the value of a label.
 pub(super) fn label_value_fault(value: &str) -> Option<&'static str> {
     (!value.is_empty() && !is_label_part(value)).then_some(
-        "is not a label value: at most 63 of A–Z a–z 0–9 _ . - are, with a letter or digit at both ends, or nothing",
+        "is not a label value: at most 63 of A-Z a-z 0-9 _ . - are, with a letter or digit at both ends, or nothing",
     )
 }
 
