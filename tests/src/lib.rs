@@ -1,7 +1,9 @@
 //! Scenarios of TMS over real parts. What several test files share is here.
 
 pub mod cluster;
+pub mod postgres;
 pub mod samples;
+pub mod wait;
 
 use std::env;
 use std::fs::{self, OpenOptions};

@@ -1,24 +1,24 @@
-//! Leases and settings of an everyday kind, for tests that need one and do not care which.
+//! Leases and settings for tests that stand in for the parts which usually make them.
 
 use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 use tms_server::domain::bounds::{GpuSource, Provider};
 use tms_server::domain::lease::{Lease, LeaseId, Model, Placement, Report, Spec, Triton};
-use tms_server::domain::plan::{self, Settings};
+use tms_server::domain::plan::{Settings, render};
 use tms_server::domain::scaling::{
     Autoscaling, Behavior, MetricName, PolicyKind, Scaling, ScalingPolicy, ScalingRules, SelectPolicy,
 };
 
-/// Returns an administrator's settings.
-pub fn settings() -> Settings {
+/// Settings of an installation.
+pub fn settings(installation: &str) -> Settings {
     Settings {
-        installation: "main".to_owned(),
-        server_image: "tms-server:1.0.0".to_owned(),
-        pull_secrets: vec!["ngc-pull".to_owned()],
-        part_of: Some("inference".to_owned()),
-        custom_labels: BTreeMap::from([("team".to_owned(), "vision".to_owned())]),
-        custom_annotations: BTreeMap::from([("example.com/contact".to_owned(), "vision".to_owned())]),
+        installation: installation.to_owned(),
+        server_image: "tms-server:test".to_owned(),
+        pull_secrets: Vec::new(),
+        part_of: None,
+        custom_labels: BTreeMap::new(),
+        custom_annotations: BTreeMap::new(),
         pod_monitor_labels: BTreeMap::from([("release".to_owned(), "prometheus".to_owned())]),
         rule_labels: BTreeMap::from([("release".to_owned(), "prometheus".to_owned())]),
         provider: Provider::Adapter,
@@ -32,60 +32,58 @@ pub fn settings() -> Settings {
     }
 }
 
-/// Returns what a lease with one GPU asks for that scales on every metric.
-pub fn autoscaled_on_everything() -> Spec {
-    let rules = |stabilization_window_seconds| ScalingRules {
-        stabilization_window_seconds,
-        select_policy: SelectPolicy::Max,
-        policies: vec![ScalingPolicy { kind: PolicyKind::Pods, value: 1, period_seconds: 60 }],
-        tolerance_milli: Some(50),
-    };
-    let threshold = |metric: MetricName| (metric, if metric.is_percent() { 80 } else { 10_000 });
-    Spec {
-        triton: Triton { gpus: 1, ..fixed(1).triton },
-        scaling: Scaling::Auto(Autoscaling {
-            minimum: 1,
-            maximum: 4,
-            metrics: MetricName::ALL.map(threshold).into(),
-            behavior: Behavior { scale_up: rules(0), scale_down: rules(300) },
-        }),
-        ..fixed(1)
-    }
+/// Autoscaling between two numbers of replicas on queue time and GPU utilization.
+pub fn autoscaled(minimum: u32, maximum: u32) -> Scaling {
+    autoscaled_on([(MetricName::QueueTime, 10_000), (MetricName::GpuUtilization, 80)], minimum, maximum)
 }
 
-/// Returns what a lease without GPU asks for that has so many replicas.
-pub fn fixed(replicas: u32) -> Spec {
-    Spec {
-        models: vec![Model { name: "bert".to_owned(), uri: "s3://models/bert".to_owned() }],
+/// Autoscaling between two numbers of replicas on these metrics with their thresholds.
+pub fn autoscaled_on<const N: usize>(metrics: [(MetricName, i64); N], minimum: u32, maximum: u32) -> Scaling {
+    let rules = |window, pods, seconds| ScalingRules {
+        stabilization_window_seconds: window,
+        select_policy: SelectPolicy::Max,
+        policies: vec![ScalingPolicy { kind: PolicyKind::Pods, value: pods, period_seconds: seconds }],
+        tolerance_milli: None,
+    };
+    Scaling::Auto(Autoscaling {
+        minimum,
+        maximum,
+        metrics: BTreeMap::from(metrics),
+        behavior: Behavior { scale_up: rules(15, 2, 60), scale_down: rules(300, 1, 120) },
+    })
+}
+
+/// A lease that was just admitted, for one hour.
+pub fn lease(namespace: &str, scaling: Scaling, settings: &Settings) -> Lease {
+    let id = LeaseId::random();
+    let model = Model { name: "bert".to_owned(), uri: "https://models.example.com/bert.tar.gz".to_owned() };
+    let spec = Spec {
+        models: vec![model],
         triton: Triton {
             image: "nvcr.io/nvidia/tritonserver:26.07-py3".to_owned(),
-            gpus: 0,
+            gpus: 1,
             gpu_resource: "nvidia.com/gpu".to_owned(),
-            cpu: "1".to_owned(),
-            memory: "1Gi".to_owned(),
+            cpu: "100m".to_owned(),
+            memory: "256Mi".to_owned(),
             shared_memory: "64Mi".to_owned(),
             environment: BTreeMap::new(),
             node_selector: BTreeMap::new(),
             tolerations: Vec::new(),
             affinity: None,
         },
-        scaling: Scaling::Fixed { replicas },
+        scaling,
         lifetime: SignedDuration::from_hours(1),
-        labels: BTreeMap::from([("experiment".to_owned(), "42".to_owned())]),
-    }
-}
-
-/// Returns a lease in the namespace `tms` to which `spec` was granted.
-pub fn lease(id: LeaseId, spec: Spec, settings: &Settings) -> Lease {
-    let namespace = "tms".to_owned();
+        labels: BTreeMap::new(),
+    };
+    let now: Timestamp = tms_server::clock::system_now();
     Lease {
         id,
         owner: "ada".to_owned(),
+        namespace: namespace.to_owned(),
         placement: Placement::Bespoke,
-        deployment: plan::render(id, &namespace, &spec, settings),
-        namespace,
-        created_at: Timestamp::UNIX_EPOCH,
-        expires_at: Timestamp::UNIX_EPOCH + spec.lifetime,
+        deployment: render(id, namespace, &spec, settings),
+        created_at: now,
+        expires_at: now + spec.lifetime,
         end: None,
         generation: 1,
         version: 1,

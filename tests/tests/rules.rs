@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use tms_server::domain::bounds::GpuSource;
 use tms_server::domain::capabilities::Capabilities;
 use tms_server::domain::plan::{self, Kind, Settings, to_yaml};
+use tms_server::domain::scaling::MetricName;
 use tms_tests::{samples, skip, tool};
 
 const ID: &str = "0123456789abcdef0123456789abcdef";
@@ -370,10 +371,11 @@ fn test_file(situations: &[Situation]) -> Value {
 }
 
 fn rule_file(gpu_source: GpuSource, gpu_resource: &str) -> String {
-    let settings = Settings { gpu_source, ..samples::settings() };
-    let mut spec = samples::autoscaled_on_everything();
-    spec.triton.gpu_resource = gpu_resource.to_owned();
-    let lease = samples::lease(ID.parse().expect("a lease id"), spec, &settings);
+    let settings = Settings { gpu_source, ..samples::settings("main") };
+    let scaling = samples::autoscaled_on(MetricName::ALL.map(|metric| (metric, 80)), 1, 4);
+    let mut lease = samples::lease("tms", scaling, &settings);
+    lease.id = ID.parse().expect("a lease id");
+    lease.spec.triton.gpu_resource = gpu_resource.to_owned();
     let plan = plan::plan(&lease, &settings, &Capabilities::assumed());
     let rule = plan.objects().find(|object| object.kind == Kind::PrometheusRule).expect("a rule is emitted");
     to_yaml(&rule.body["spec"])

@@ -9,7 +9,7 @@ mod pods;
 mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::future::BoxFuture;
@@ -79,16 +79,25 @@ struct Watching {
     task: JoinHandle<()>,
 }
 
+/// Returns the namespace that a kubeconfig names, or that of the pod.
+pub async fn namespace_of(kubeconfig: Option<&Path>) -> Result<String, ConnectError> {
+    Ok(config_of(kubeconfig).await?.default_namespace)
+}
+
+async fn config_of(kubeconfig: Option<&Path>) -> Result<Config, ConnectError> {
+    Ok(match kubeconfig {
+        Some(path) => {
+            let kubeconfig = Kubeconfig::read_from(path)?;
+            Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?
+        }
+        None => Config::infer().await?,
+    })
+}
+
 impl Kubernetes {
     /// Connects, without asking the API server anything yet. `wake` is told of each lease that needs a look.
     pub async fn connect(options: Options, wake: Wake) -> Result<Self, ConnectError> {
-        let mut config = match &options.kubeconfig {
-            Some(path) => {
-                let kubeconfig = Kubeconfig::read_from(path)?;
-                Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?
-            }
-            None => Config::infer().await?,
-        };
+        let mut config = config_of(options.kubeconfig.as_deref()).await?;
         // Calls have their own bounds; hidden retries would keep an outage from being seen.
         config.default_retry = false;
         config.connect_timeout = Some(options.limits.timeout);

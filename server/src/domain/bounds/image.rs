@@ -4,7 +4,7 @@
 const LONGEST_NAME: usize = 255;
 
 /// What is wrong with a reference, in words that follow it, or nothing where all is well.
-pub(super) fn image_fault(reference: &str) -> Option<&'static str> {
+pub(crate) fn image_fault(reference: &str) -> Option<&'static str> {
     let (rest, digest) = match reference.split_once('@') {
         Some((rest, digest)) => (rest, Some(digest)),
         None => (reference, None),

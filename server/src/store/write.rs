@@ -1,0 +1,273 @@
+//! What is written: admissions and changes, each a transaction that begins with its write.
+
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+use sqlx::postgres::PgPool;
+use tokio::sync::{broadcast, mpsc, oneshot};
+
+use super::sql::{Pool, Transaction, sql};
+use super::sqlite_writer::Job;
+use super::{Admission, Admitted, ChangeError, Changed, RequestKey, Store, StoreError, rows};
+use crate::domain::lease::{Event, Happening, Lease, LeaseId};
+
+/// How often a change is tried anew after another one came first.
+const ATTEMPTS: u32 = 100;
+
+impl Store {
+    /// Stores a new lease, unless the same request was admitted before or its owner holds too many.
+    pub async fn admit(&self, admission: &Admission) -> Result<Admitted, StoreError> {
+        let Admission { lease, request, actor, event } = admission.clone();
+        let lease = rows::storable(lease);
+        let event = event_of(&lease, &actor, lease.created_at, event);
+        let insertion = Insertion { lease: lease.clone(), request, event };
+        match self.0.writer.write(Write::Insert(Box::new(insertion))).await? {
+            Outcome::Written => Ok(Admitted::New(lease)),
+            Outcome::AlreadyAdmitted(id) => {
+                self.get(id).await?.map(Admitted::Existing).ok_or(StoreError::Contended(id))
+            }
+            Outcome::Outrun => Err(StoreError::Contended(lease.id)),
+        }
+    }
+
+    /// Changes a lease by a pure function, which is called again when another change came first, and says what happened.
+    /// Where nothing happened, nothing is written.
+    pub async fn change<T, E>(
+        &self,
+        id: LeaseId,
+        actor: &str,
+        now: Timestamp,
+        mut change: impl FnMut(&mut Lease) -> Result<(T, Option<Happening>), E> + Send,
+    ) -> Result<(T, Lease), ChangeError<E>> {
+        for _ in 0..ATTEMPTS {
+            let before = self.get(id).await?.ok_or(ChangeError::NotFound)?;
+            let mut lease = before.clone();
+            let (answer, happening) = change(&mut lease).map_err(ChangeError::Refused)?;
+            let Some(happening) = happening else {
+                return Ok((answer, before));
+            };
+            lease.version = before.version + 1;
+            let lease = rows::storable(lease);
+            let event = event_of(&lease, actor, now, happening);
+            let replacement = Replacement { before, lease: lease.clone(), event };
+            match self.0.writer.write(Write::Replace(Box::new(replacement))).await? {
+                Outcome::Written => return Ok((answer, lease)),
+                Outcome::Outrun | Outcome::AlreadyAdmitted(_) => {}
+            }
+        }
+        Err(StoreError::Contended(id).into())
+    }
+}
+
+/// What every write obeys.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rules {
+    /// How long a lease may take until it is first ready.
+    pub load_timeout: SignedDuration,
+    /// Leases that an owner may hold at once; 0 is no limit.
+    pub maximum_per_owner: u32,
+}
+
+/// A write, complete in itself: it can be queued, and finished though its caller has gone.
+#[derive(Debug)]
+pub(super) enum Write {
+    Insert(Box<Insertion>),
+    Replace(Box<Replacement>),
+}
+
+/// A new lease.
+#[derive(Debug)]
+pub(super) struct Insertion {
+    lease: Lease,
+    request: Option<RequestKey>,
+    event: Event,
+}
+
+/// A lease in place of its version before.
+#[derive(Debug)]
+pub(super) struct Replacement {
+    before: Lease,
+    lease: Lease,
+    event: Event,
+}
+
+/// What became of a write. All but the first leave nothing behind and are rolled back, as is an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    Written,
+    /// The same request was admitted before, as this lease.
+    AlreadyAdmitted(LeaseId),
+    /// Another change of the lease came first.
+    Outrun,
+}
+
+/// Where writes go.
+#[derive(Debug)]
+pub(super) enum Writer {
+    /// To the one task that writes to SQLite.
+    Sqlite(mpsc::Sender<Job>),
+    /// To any connection; PostgreSQL itself joins commits.
+    Postgres { pool: PgPool, rules: Rules, changes: broadcast::Sender<Changed> },
+}
+
+impl Writer {
+    /// Performs a write and returns once it is committed or undone. It is finished even if the caller stops waiting.
+    async fn write(&self, write: Write) -> Result<Outcome, StoreError> {
+        match self {
+            Self::Sqlite(jobs) => {
+                let (answer, answered) = oneshot::channel();
+                jobs.send(Job { write, answer }).await.map_err(|_| StoreError::Closed)?;
+                answered.await.map_err(|_| StoreError::Closed)?
+            }
+            Self::Postgres { pool, rules, changes } => {
+                let (pool, rules, changes) = (Pool::Postgres(pool.clone()), *rules, changes.clone());
+                let task = tokio::spawn(async move { alone(&pool, &write, &rules, &changes).await });
+                task.await.map_err(|_| StoreError::Closed)?
+            }
+        }
+    }
+}
+
+async fn alone(
+    pool: &Pool,
+    write: &Write,
+    rules: &Rules,
+    changes: &broadcast::Sender<Changed>,
+) -> Result<Outcome, StoreError> {
+    let mut transaction = pool.begin().await?;
+    let outcome = write.perform(&mut transaction, rules).await?;
+    if outcome != Outcome::Written {
+        transaction.rollback().await?;
+        return Ok(outcome);
+    }
+    transaction.commit().await.map_err(|error| StoreError::Commit(Arc::new(error)))?;
+    // Without a receiver nobody wants to know.
+    let _ = changes.send(write.changed());
+    Ok(outcome)
+}
+
+impl Write {
+    /// Writes within a transaction. The caller undoes what does not end as [`Outcome::Written`].
+    pub async fn perform(&self, transaction: &mut Transaction, rules: &Rules) -> Result<Outcome, StoreError> {
+        match self {
+            Self::Insert(insertion) => insertion.perform(transaction, rules).await,
+            Self::Replace(replacement) => replacement.perform(transaction, rules).await,
+        }
+    }
+
+    /// Returns what others are told once it is committed.
+    pub fn changed(&self) -> Changed {
+        let lease = match self {
+            Self::Insert(insertion) => &insertion.lease,
+            Self::Replace(replacement) => &replacement.lease,
+        };
+        Changed { id: lease.id, owner: lease.owner.clone(), version: lease.version }
+    }
+}
+
+impl Insertion {
+    async fn perform(&self, transaction: &mut Transaction, rules: &Rules) -> Result<Outcome, StoreError> {
+        let Self { lease, request, event } = self;
+        // The owner's row first: until the end of the transaction it keeps the owner's other admissions waiting, so
+        // that both questions below have one answer.
+        let leases = raise_count(transaction, &lease.owner).await?;
+        if let Some(request) = request
+            && let Some(id) = admitted_before(transaction, &lease.owner, request).await?
+        {
+            return Ok(Outcome::AlreadyAdmitted(id));
+        }
+        let limit = rules.maximum_per_owner;
+        if limit != 0 && leases > i64::from(limit) {
+            return Err(StoreError::TooManyLeases { owner: lease.owner.clone(), limit });
+        }
+        let request = request.as_ref().map(|request| (request.id.as_str(), request.digest.as_str()));
+        let insert = rows::insert_lease(lease, request, lease.due_at(rules.load_timeout));
+        transaction.execute(insert).await?;
+        let insert = sql("INSERT INTO deployments (lease_id, deployment) VALUES ($1, $2)");
+        transaction.execute(insert.bind(lease.id).bind(rows::json(&lease.deployment))).await?;
+        insert_labels(transaction, lease).await?;
+        transaction.execute(rows::insert_event(event)).await?;
+        Ok(Outcome::Written)
+    }
+}
+
+impl Replacement {
+    async fn perform(&self, transaction: &mut Transaction, rules: &Rules) -> Result<Outcome, StoreError> {
+        let Self { before, lease, event } = self;
+        let update = rows::update_lease(lease, before.version, lease.due_at(rules.load_timeout));
+        if transaction.execute(update).await? == 0 {
+            return Ok(Outcome::Outrun);
+        }
+        if lease.deployment != before.deployment {
+            let update = sql("UPDATE deployments SET deployment = $1 WHERE lease_id = $2");
+            transaction.execute(update.bind(rows::json(&lease.deployment)).bind(lease.id)).await?;
+        }
+        if lease.spec.labels != before.spec.labels {
+            let delete = sql("DELETE FROM lease_labels WHERE lease_id = $1");
+            transaction.execute(delete.bind(lease.id)).await?;
+            insert_labels(transaction, lease).await?;
+        }
+        transaction.execute(rows::insert_event(event)).await?;
+        if before.end.is_none() && lease.end.is_some() {
+            lower_count(transaction, lease).await?;
+        }
+        Ok(Outcome::Written)
+    }
+}
+
+async fn raise_count(transaction: &mut Transaction, owner: &str) -> Result<i64, StoreError> {
+    let upsert = sql("INSERT INTO owners (owner, leases) VALUES ($1, 1) \
+         ON CONFLICT (owner) DO UPDATE SET leases = owners.leases + 1 RETURNING leases");
+    let row = transaction.fetch_optional(upsert.bind(owner)).await?.ok_or(sqlx::Error::RowNotFound)?;
+    Ok(row.get("leases")?)
+}
+
+async fn lower_count(transaction: &mut Transaction, lease: &Lease) -> Result<(), StoreError> {
+    let update = sql("UPDATE owners SET leases = leases - 1 WHERE owner = $1");
+    match transaction.execute(update.bind(lease.owner.as_str())).await? {
+        1 => Ok(()),
+        _ => Err(StoreError::Corrupt {
+            id: lease.id.to_string(),
+            what: format!("its owner {:?} is not counted", lease.owner),
+        }),
+    }
+}
+
+/// Returns the lease that the same request got, or refuses another request of the same id.
+async fn admitted_before(
+    transaction: &mut Transaction,
+    owner: &str,
+    request: &RequestKey,
+) -> Result<Option<LeaseId>, StoreError> {
+    let select = sql("SELECT id, request_digest FROM leases WHERE owner = $1 AND request_id = $2");
+    let select = select.bind(owner).bind(request.id.as_str());
+    let Some(row) = transaction.fetch_optional(select).await? else {
+        return Ok(None);
+    };
+    let id = rows::lease_id(&row, "id")?;
+    if row.get::<Option<String>>("request_digest")?.as_deref() == Some(request.digest.as_str()) {
+        return Ok(Some(id));
+    }
+    Err(StoreError::RequestIdReused { owner: owner.to_owned(), request_id: request.id.clone(), lease: id })
+}
+
+async fn insert_labels(transaction: &mut Transaction, lease: &Lease) -> Result<(), StoreError> {
+    for (key, value) in &lease.spec.labels {
+        let insert = sql("INSERT INTO lease_labels (lease_id, key, value) VALUES ($1, $2, $3)");
+        transaction.execute(insert.bind(lease.id).bind(key.as_str()).bind(value.as_str())).await?;
+    }
+    Ok(())
+}
+
+fn event_of(lease: &Lease, actor: &str, at: Timestamp, happening: Happening) -> Event {
+    Event {
+        lease_id: lease.id,
+        version: lease.version,
+        generation: lease.generation,
+        at,
+        actor: actor.to_owned(),
+        reason: happening.reason.to_owned(),
+        message: rows::without_nul(happening.message),
+        state: lease.state(),
+    }
+}
