@@ -34,6 +34,11 @@ pub fn settings(installation: &str) -> Settings {
 
 /// Autoscaling between two numbers of replicas on queue time and GPU utilization.
 pub fn autoscaled(minimum: u32, maximum: u32) -> Scaling {
+    autoscaled_on([(MetricName::QueueTime, 10_000), (MetricName::GpuUtilization, 80)], minimum, maximum)
+}
+
+/// Autoscaling between two numbers of replicas on these metrics with their thresholds.
+pub fn autoscaled_on<const N: usize>(metrics: [(MetricName, i64); N], minimum: u32, maximum: u32) -> Scaling {
     let rules = |window, pods, seconds| ScalingRules {
         stabilization_window_seconds: window,
         select_policy: SelectPolicy::Max,
@@ -43,7 +48,7 @@ pub fn autoscaled(minimum: u32, maximum: u32) -> Scaling {
     Scaling::Auto(Autoscaling {
         minimum,
         maximum,
-        metrics: BTreeMap::from([(MetricName::QueueTime, 10_000), (MetricName::GpuUtilization, 80)]),
+        metrics: BTreeMap::from(metrics),
         behavior: Behavior { scale_up: rules(15, 2, 60), scale_down: rules(300, 1, 120) },
     })
 }
