@@ -3,6 +3,7 @@
 pub mod cluster;
 pub mod postgres;
 pub mod samples;
+pub mod server;
 pub mod wait;
 
 use std::env;
