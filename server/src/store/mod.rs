@@ -100,6 +100,10 @@ pub struct Filter {
     pub labels: BTreeMap<String, String>,
     /// First digits of the id.
     pub id_prefix: Option<String>,
+    /// Made then or later.
+    pub created_since: Option<Timestamp>,
+    /// Only leases that are not closed.
+    pub is_open: bool,
 }
 
 /// Which part of a list to return.
@@ -220,10 +224,36 @@ impl Store {
         &self.0.installation
     }
 
+    /// Whether other servers may use the same database.
+    pub fn is_shared(&self) -> bool {
+        match self.0.read {
+            Pool::Sqlite(_) => false,
+            Pool::Postgres(_) => true,
+        }
+    }
+
     /// Returns what is committed from now on. A receiver that lags misses changes and is told so. Changes by other servers
     /// of the same database are not among them.
     pub fn changes(&self) -> broadcast::Receiver<Changed> {
         self.0.changes.subscribe()
+    }
+}
+
+impl StoreError {
+    /// Whether the database cannot be reached at the moment, rather than refuses for good.
+    pub fn is_away(&self) -> bool {
+        match self {
+            Self::Database(error) => sql::is_away(error),
+            Self::Closed => true,
+            Self::RequestIdReused { .. }
+            | Self::TooManyLeases { .. }
+            | Self::Contended(_)
+            | Self::Url(_)
+            | Self::InUse(_)
+            | Self::File { .. }
+            | Self::Migrate(_)
+            | Self::Corrupt { .. } => false,
+        }
     }
 }
 

@@ -120,6 +120,12 @@ fn list_query(filter: &Filter, page: &Page) -> Query {
     if let Some(prefix) = &filter.id_prefix {
         condition.id_begins_with(prefix);
     }
+    if let Some(since) = filter.created_since {
+        condition.next("created_at >= ").push_bind(since);
+    }
+    if filter.is_open {
+        condition.next("closed_at IS NULL");
+    }
     for (key, value) in &filter.labels {
         let labelled = condition.next("leases.id IN (SELECT lease_id FROM lease_labels WHERE key = ");
         labelled.push_bind(key.as_str()).push(" AND value = ").push_bind(value.as_str()).push(")");

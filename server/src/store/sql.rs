@@ -70,6 +70,18 @@ macro_rules! prepared {
     }};
 }
 
+/// Whether the database cannot be reached at the moment.
+pub(super) fn is_away(error: &Error) -> bool {
+    match error {
+        Error::Io(_) | Error::Tls(_) | Error::PoolTimedOut | Error::PoolClosed | Error::WorkerCrashed => true,
+        // PostgreSQL: connection exceptions, out of resources, stopping or starting.
+        Error::Database(error) => {
+            error.code().is_some_and(|code| ["08", "53", "57P"].iter().any(|class| code.starts_with(class)))
+        }
+        _ => false,
+    }
+}
+
 impl Pool {
     /// Returns every row of the answer.
     pub async fn fetch_all(&self, query: Query) -> Result<Vec<Row>, Error> {
