@@ -7,5 +7,9 @@ pub mod config;
 pub mod domain;
 pub mod grpc;
 pub mod reconcile;
+pub mod serve;
 pub mod store;
 pub mod telemetry;
+
+/// Version of the server.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");

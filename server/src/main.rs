@@ -1,1 +1,93 @@
-fn main() {}
+//! `tms-server`: the command line of the server.
+
+use std::io::{stderr, stdout};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tms_server::clock::Clock;
+use tms_server::{VERSION, config, serve, telemetry};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+/// Hands out leases of Triton Inference Server on Kubernetes.
+#[derive(Parser)]
+#[command(name = "tms-server", version = VERSION)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serves until SIGTERM or Ctrl-C.
+    Serve {
+        /// A values.yaml; may be repeated, and each later file wins over those before. Without any the built-in values hold.
+        #[arg(long = "values", short = 'f', value_name = "FILE")]
+        values: Vec<PathBuf>,
+        /// File to write the address to that the server listens on: with port 0 any free one.
+        #[arg(long, value_name = "FILE")]
+        address_file: Option<PathBuf>,
+    },
+    /// Says everything that is wrong with a configuration; exits with 1 if the server would not start with it.
+    CheckConfig {
+        /// A values.yaml; each later file wins over those before.
+        #[arg(value_name = "FILE")]
+        values: Vec<PathBuf>,
+    },
+    /// Prints the version.
+    Version,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<ExitCode> {
+    match Arguments::parse().command {
+        Command::Serve { values, address_file } => run(&values, address_file).await,
+        Command::CheckConfig { values } => {
+            let report = config::check::check(&values, config::environment());
+            report.write(&mut stdout(), &mut stderr())?;
+            Ok(report.exit_code().into())
+        }
+        Command::Version => {
+            println!("{VERSION}");
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+async fn run(values: &[PathBuf], address_file: Option<PathBuf>) -> anyhow::Result<ExitCode> {
+    let (config, warnings) = match config::load(values, config::environment()) {
+        Ok(loaded) => loaded,
+        Err(invalid) => {
+            eprintln!("fatal: {invalid}");
+            return Ok(ExitCode::FAILURE);
+        }
+    };
+    telemetry::init(config.logging);
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    // One provider for all, named before anything asks for it.
+    if rustls::crypto::ring::default_provider().install_default().is_err() {
+        tracing::debug!("a provider of cryptography was there already");
+    }
+    serve::serve(&config, Clock::system(), address_file.as_deref(), stop_on_signal()?).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Returns a token that SIGTERM or Ctrl-C cancels.
+fn stop_on_signal() -> anyhow::Result<CancellationToken> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let stop = CancellationToken::new();
+    let cancelled = stop.clone();
+    tokio::spawn(async move {
+        let name = tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+        };
+        tracing::info!(signal = name, "stopping");
+        cancelled.cancel();
+    });
+    Ok(stop)
+}

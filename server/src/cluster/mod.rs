@@ -1,1 +1,96 @@
-//! Acts on a cluster and observes it.
+//! Acts on a cluster and observes it. [`kubernetes`] does so through a Kubernetes API server, [`manifests`] by writing
+//! files. Neither knows the store; what they saw they say in words of the domain.
+
+pub mod kubernetes;
+pub mod manifests;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+
+use crate::domain::capabilities::Capabilities;
+use crate::domain::lease::{Happening, Lease, LeaseId};
+use crate::domain::observed::Observed;
+use crate::domain::plan::Plan;
+
+/// Sees what there is. Answers come from memory that a watch keeps fresh, never from a call.
+pub trait Observe: Send + Sync {
+    /// Returns what was seen of `lease`, compared with its plan.
+    fn observe(&self, lease: &Lease, plan: &Plan) -> Observed;
+
+    /// Returns the leases of this installation of which objects were seen, whether or not the leases are known.
+    fn seen(&self) -> BTreeSet<LeaseId>;
+
+    /// Whether objects of the lease were seen.
+    fn has_objects(&self, id: LeaseId) -> bool;
+
+    /// Returns what the cluster serves, as far as it was found out.
+    fn capabilities(&self) -> Capabilities;
+}
+
+/// Changes what there is. Every call can be repeated, and is bounded in time.
+pub trait Act: Send + Sync {
+    /// Makes the objects of `lease` those of the plan, unless they carry a newer generation.
+    fn apply<'a>(&'a self, lease: &'a Lease, plan: &'a Plan) -> BoxFuture<'a, Result<(), ActError>>;
+
+    /// Deletes the objects of a lease. They may still be seen for a while.
+    fn delete(&self, id: LeaseId) -> BoxFuture<'_, Result<(), ActError>>;
+
+    /// Forgets what was seen of a lease that is closed.
+    fn forget(&self, id: LeaseId);
+
+    /// Tells people who look at the cluster what happened. Best effort, in the background.
+    fn announce(&self, lease: &Lease, happening: &Happening);
+
+    /// Finds out again what the cluster serves; true where that changed.
+    fn refresh(&self) -> BoxFuture<'_, Result<bool, ActError>>;
+}
+
+/// A cluster that can be observed and acted on.
+pub trait Cluster: Observe + Act {}
+
+impl<T: Observe + Act> Cluster for T {}
+
+/// Why an action did not happen.
+#[derive(Debug, thiserror::Error)]
+pub enum ActError {
+    /// The object changed since it was seen; look again.
+    #[error("{object} has changed meanwhile")]
+    Conflict {
+        /// Kind and name.
+        object: String,
+    },
+    /// The object carries a newer generation of the lease.
+    #[error("{object} carries a newer generation of the lease")]
+    Superseded {
+        /// Kind and name.
+        object: String,
+    },
+    /// The cluster refused; a person has to mend something.
+    #[error("the Kubernetes API refused {object}: {message}")]
+    Refused {
+        /// Kind and name.
+        object: String,
+        /// What the API server says.
+        message: String,
+    },
+    /// No answer in time, or none at all.
+    #[error("the Kubernetes API does not answer{}", .0.as_ref().map(|cause| format!(": {cause}")).unwrap_or_default())]
+    Away(Option<String>),
+    /// The API server asked to come back later.
+    #[error("the Kubernetes API is busy")]
+    Busy {
+        /// After this long.
+        retry_after: Duration,
+    },
+    /// A file could not be written.
+    #[error("cannot write {path}")]
+    File {
+        /// The file or folder.
+        path: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+}

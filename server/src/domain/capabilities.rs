@@ -31,6 +31,18 @@ impl Capabilities {
         }
     }
 
+    /// Returns the capabilities of a cluster that was not asked yet.
+    pub fn unknown() -> Self {
+        Self {
+            kubernetes: None,
+            pod_monitor: false,
+            prometheus_rule: false,
+            scaled_object: false,
+            custom_metrics: false,
+            resource_metrics: false,
+        }
+    }
+
     /// Whether a HorizontalPodAutoscaler may set its tolerance (HPAConfigurableTolerance is on since 1.35).
     pub fn autoscaler_tolerance(&self) -> bool {
         self.kubernetes.is_some_and(|version| version >= (1, 35))

@@ -3,7 +3,10 @@
 
 pub mod bounds;
 pub mod capabilities;
+pub mod decide;
 pub mod lease;
 pub mod life;
+pub mod observed;
 pub mod plan;
+pub mod quantity;
 pub mod scaling;

@@ -1,1 +1,196 @@
-//! Makes the cluster follow the rows: keyed, level-triggered passes.
+//! Makes the cluster follow the rows. A set of lease ids that need a pass is fed by RPCs, by the cluster's watches, by
+//! the clock and by a slow sweep; each pass reads one row, looks, and takes the next step until there is nothing to do.
+
+mod pass;
+mod queue;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::SignedDuration;
+use tokio::sync::{Semaphore, broadcast};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use self::queue::Queue;
+use crate::clock::Clock;
+use crate::cluster::Cluster;
+use crate::domain::lease::LeaseId;
+use crate::domain::plan::Settings;
+use crate::store::{Store, StoreError};
+
+/// Leases read at a time by the sweep and by the clock.
+const BATCH: u32 = 500;
+/// Shortest time between two questions for what is due, so that a storm of changes does not become one of questions.
+const SPACING: Duration = Duration::from_millis(200);
+
+/// What the reconciler needs to know of the configuration.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// What plans depend on.
+    pub plan: Settings,
+    /// Time after which a lease that was never READY becomes INVALID.
+    pub load_timeout: SignedDuration,
+    /// Passes under way at once.
+    pub passes: usize,
+    /// Time between two full sweeps.
+    pub sweep_interval: Duration,
+}
+
+/// Tells the reconciler that a lease needs a pass. Cloning it is cheap.
+#[derive(Clone, Default)]
+pub struct Waker(Arc<Queue>);
+
+impl Waker {
+    /// Says that a lease needs a pass, now.
+    pub fn wake(&self, id: LeaseId) {
+        self.0.wake(id);
+    }
+
+    /// Whether no lease needs a pass.
+    pub fn is_idle(&self) -> bool {
+        self.0.is_idle()
+    }
+}
+
+/// Makes the cluster follow the rows.
+pub struct Reconciler {
+    store: Store,
+    cluster: Arc<dyn Cluster>,
+    clock: Clock,
+    waker: Waker,
+    options: Options,
+}
+
+impl Reconciler {
+    /// Returns a reconciler that takes its work from `waker`.
+    pub fn new(
+        store: Store,
+        cluster: Arc<dyn Cluster>,
+        clock: Clock,
+        waker: Waker,
+        options: Options,
+    ) -> Arc<Self> {
+        Arc::new(Self { store, cluster, clock, waker, options })
+    }
+
+    /// Works until `stop`; passes under way are finished. The cluster's watches must have their first lists.
+    pub async fn run(self: Arc<Self>, stop: CancellationToken) {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = Arc::clone(&self).take_passes(stop.clone()) => {}
+            () = self.follow_clock() => {}
+            () = self.sweep_at_intervals() => {}
+        }
+    }
+
+    /// Says that every lease which holds something, or seems to, needs a pass.
+    pub async fn sweep(&self) -> Result<(), StoreError> {
+        let mut after = None;
+        loop {
+            let ids = self.store.open_ids(after, BATCH).await?;
+            let Some(last) = ids.last() else { break };
+            after = Some(*last);
+            ids.into_iter().for_each(|id| self.waker.wake(id));
+        }
+        // Objects of leases that are closed, or that nobody knows: a pass removes them.
+        let seen: Vec<_> = self.cluster.seen().into_iter().collect();
+        for ids in seen.chunks(BATCH as usize) {
+            let open = self.store.is_open(ids).await?;
+            ids.iter().filter(|id| !open.contains(id)).for_each(|id| self.waker.wake(*id));
+        }
+        Ok(())
+    }
+
+    async fn take_passes(self: Arc<Self>, stop: CancellationToken) {
+        let places = Arc::new(Semaphore::new(self.options.passes.max(1)));
+        let passes = TaskTracker::new();
+        loop {
+            let Ok(place) = Arc::clone(&places).acquire_owned().await else { break };
+            let id = tokio::select! {
+                () = stop.cancelled() => break,
+                id = self.waker.0.next() => id,
+            };
+            let reconciler = Arc::clone(&self);
+            passes.spawn(async move {
+                let outcome = reconciler.pass(id).await;
+                if let Err(error) = &outcome {
+                    tracing::debug!(lease.id = %id, error = error as &dyn std::error::Error, "a pass failed");
+                }
+                reconciler.waker.0.done(id, outcome.is_err());
+                drop(place);
+            });
+        }
+        passes.close();
+        passes.wait().await;
+    }
+
+    /// Wakes leases when their time has come.
+    async fn follow_clock(&self) {
+        let mut changes = self.store.changes();
+        loop {
+            let next = match self.store.next_due().await {
+                Ok(next) => next,
+                Err(error) => {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "cannot read what is due");
+                    tokio::time::sleep(SPACING * 10).await;
+                    continue;
+                }
+            };
+            if next.is_some_and(|next| next <= self.clock.now()) {
+                match self.store.due(self.clock.now(), BATCH).await {
+                    Ok(ids) => ids.into_iter().for_each(|id| self.waker.wake(id)),
+                    Err(error) => {
+                        tracing::warn!(error = &error as &dyn std::error::Error, "cannot read what is due");
+                    }
+                }
+                // Their passes move what is due; a failing one must not make this loop spin.
+                tokio::time::sleep(SPACING).await;
+                continue;
+            }
+            let due = async {
+                match next {
+                    Some(next) => self.clock.sleep_until(next).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = due => {}
+                () = any_change(&mut changes) => tokio::time::sleep(SPACING).await,
+            }
+        }
+    }
+
+    async fn sweep_at_intervals(&self) {
+        loop {
+            if let Err(error) = self.sweep().await {
+                tracing::warn!(error = &error as &dyn std::error::Error, "the sweep failed");
+            }
+            tokio::time::sleep(self.options.sweep_interval).await;
+            match self.cluster.refresh().await {
+                Ok(false) => {}
+                Ok(true) => {
+                    tracing::info!(capabilities = ?self.cluster.capabilities(), "the cluster serves something else")
+                }
+                Err(error) => {
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "cannot find out what the cluster serves"
+                    );
+                }
+            }
+        }
+    }
+}
+
+async fn any_change<T: Clone>(changes: &mut broadcast::Receiver<T>) {
+    match changes.recv().await {
+        Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {
+            while !matches!(
+                changes.try_recv(),
+                Err(broadcast::error::TryRecvError::Empty | broadcast::error::TryRecvError::Closed)
+            ) {}
+        }
+        Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
+    }
+}

@@ -1,10 +1,32 @@
 //! The Kubernetes objects that a lease means: a pure function of the lease, the settings and what the cluster serves.
 
+mod autoscaler;
+mod containers;
+mod covers;
+mod deployment;
+mod disruption;
+mod labels;
+mod metrics;
+mod monitor;
+mod rules;
+mod service;
+mod yaml;
+
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 
-use serde_json::Value;
+use serde::Serialize;
+use serde_json::{Value, json};
 
+pub use self::covers::covers;
+pub use self::deployment::render;
+pub use self::yaml::to_yaml;
 use super::bounds::{GpuSource, Provider};
+use super::capabilities::Capabilities;
+use super::lease::Lease;
+use super::scaling::Scaling;
 
 /// Label that carries the lease id.
 pub const LEASE_LABEL: &str = "tms.internal/lease-id";
@@ -85,6 +107,52 @@ pub enum Kind {
     PodDisruptionBudget,
 }
 
+/// Returns the objects that `lease` means on a cluster that serves `capabilities`. Its Deployment is the stored one.
+pub fn plan(lease: &Lease, settings: &Settings, capabilities: &Capabilities) -> Plan {
+    let autoscaling = match &lease.spec.scaling {
+        Scaling::Fixed { .. } => None,
+        Scaling::Auto(autoscaling) => Some(autoscaling),
+    };
+    let autoscaler = autoscaling.map(|wanted| autoscaler::autoscaler(lease, wanted, settings, capabilities));
+    let monitor = capabilities.pod_monitor.then(|| monitor::monitor(lease, settings));
+    let rules = autoscaling
+        .filter(|_| capabilities.prometheus_rule)
+        .and_then(|wanted| rules::rules(lease, wanted, settings));
+    let dependents = [
+        Some(service::service(lease, settings)),
+        autoscaler,
+        monitor,
+        rules,
+        Some(disruption::budget(lease, settings)),
+    ];
+    Plan { deployment: deployment::stamp(lease), dependents: dependents.into_iter().flatten().collect() }
+}
+
+impl Plan {
+    /// Returns every object, in the order in which they are applied.
+    pub fn objects(&self) -> impl Iterator<Item = &Object> {
+        std::iter::once(&self.deployment).chain(&self.dependents)
+    }
+}
+
+impl Object {
+    /// Makes the object go with the Deployment of this name and UID, which in a foreground deletion waits for it.
+    pub fn owned_by(&mut self, deployment: &str, uid: &str) {
+        self.body["metadata"]["ownerReferences"] = json!([{
+            "apiVersion": Kind::Deployment.api_version(),
+            "kind": Kind::Deployment.as_str(),
+            "name": deployment,
+            "uid": uid,
+            "controller": true,
+            "blockOwnerDeletion": true,
+        }]);
+    }
+
+    fn new(kind: Kind, object: &impl Serialize) -> Self {
+        Self { kind, body: serde_json::to_value(object).expect("an object of Kubernetes is JSON") }
+    }
+}
+
 impl Kind {
     /// Every kind, in the order in which they are applied.
     pub const ALL: [Self; 6] = [
@@ -119,6 +187,14 @@ impl Kind {
         }
     }
 
+    /// Group and version as an object names them.
+    pub fn api_version(self) -> String {
+        match self.group() {
+            "" => self.version().to_owned(),
+            group => format!("{group}/{}", self.version()),
+        }
+    }
+
     /// Name of the kind.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -142,4 +218,14 @@ impl Kind {
             Self::PodDisruptionBudget => "poddisruptionbudgets",
         }
     }
+}
+
+/// Kubernetes counts in signed integers.
+fn int(count: u32) -> i32 {
+    i32::try_from(count).unwrap_or(i32::MAX)
+}
+
+/// An empty list is left out, as the API leaves it out.
+fn non_empty<T>(list: Vec<T>) -> Option<Vec<T>> {
+    Some(list).filter(|list| !list.is_empty())
 }

@@ -1,0 +1,188 @@
+//! Applies and deletes the objects of a lease by server-side apply. An apply names the UID and version of what was
+//! seen, or demands that there be nothing, so that it never overwrites what it has not seen.
+
+use futures::future::try_join_all;
+use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, Preconditions};
+use kube::core::GroupVersionKind;
+use serde_json::{Value, json};
+
+use super::cache::{Stamp, Subject};
+use super::{FIELD_MANAGER, Kubernetes};
+use crate::cluster::ActError;
+use crate::domain::lease::{Lease, LeaseId};
+use crate::domain::plan::{Kind, Object, Plan};
+
+/// Helps `spec.replicas` of a Deployment over from the lease to an autoscaler.
+const HANDOVER_MANAGER: &str = "tms-replicas-handover";
+
+/// An apply that names this version succeeds only where there is no object yet: no object has it, and the API server
+/// ignores it on creation.
+const NO_OBJECT_YET: &str = "1";
+
+impl Kubernetes {
+    /// Makes the objects of `lease` those of the plan.
+    pub(super) async fn apply_plan(&self, lease: &Lease, plan: &Plan) -> Result<(), ActError> {
+        self.remove_unplanned(lease, plan).await?;
+        let wants_autoscaler = plan.deployment.body.pointer("/spec/replicas").is_none();
+        let before = self.stamp(lease, Kind::Deployment)?;
+        let hands_over = wants_autoscaler && before.as_ref().is_some_and(|stamp| stamp.owns_replicas);
+        if let (true, Some(before)) = (hands_over, &before) {
+            // The autoscaler must be there before the replicas are let go, and the helper must hold them meanwhile.
+            let autoscaler =
+                plan.dependents.iter().filter(|object| object.kind == Kind::HorizontalPodAutoscaler);
+            for object in autoscaler {
+                self.apply_object(lease, object, Some(&before.uid)).await?;
+            }
+            self.hold_replicas(lease, before.replicas.unwrap_or(1)).await?;
+        }
+        let deployment = self.apply_object(lease, &plan.deployment, None).await?;
+        let starts_at = lease.spec.scaling.minimum();
+        if wants_autoscaler && before.is_none() && starts_at > 1 {
+            self.hold_replicas(lease, starts_at).await?;
+        }
+        let dependents =
+            plan.dependents.iter().map(|object| self.apply_object(lease, object, Some(&deployment.uid)));
+        try_join_all(dependents).await?;
+        Ok(())
+    }
+
+    /// Deletes the objects of a lease: the Deployment, which takes what it owns with it, or what is there without it.
+    pub(super) async fn delete_objects(&self, id: LeaseId) -> Result<(), ActError> {
+        let kinds = self.cache.kinds(id);
+        let kinds = if kinds.contains(&Kind::Deployment) { vec![Kind::Deployment] } else { kinds };
+        try_join_all(kinds.into_iter().map(|kind| self.delete_object(id, kind))).await?;
+        Ok(())
+    }
+
+    /// Deletes what is there but no longer planned, such as the autoscaler of a lease whose replicas are fixed now.
+    async fn remove_unplanned(&self, lease: &Lease, plan: &Plan) -> Result<(), ActError> {
+        let is_planned = |kind: Kind| plan.objects().any(|object| object.kind == kind);
+        for kind in self.cache.kinds(lease.id).into_iter().filter(|kind| !is_planned(*kind)) {
+            self.stamp(lease, kind)?;
+            self.delete_object(lease.id, kind).await?;
+        }
+        Ok(())
+    }
+
+    async fn apply_object(
+        &self,
+        lease: &Lease,
+        planned: &Object,
+        owner: Option<&str>,
+    ) -> Result<Stamp, ActError> {
+        let name = lease.id.object_name();
+        let mut object = planned.clone();
+        if let Some(uid) = owner {
+            object.owned_by(&name, uid);
+        }
+        let stamp = self.stamp(lease, object.kind)?;
+        let metadata = &mut object.body["metadata"];
+        match stamp {
+            Some(stamp) => {
+                metadata["uid"] = Value::String(stamp.uid);
+                metadata["resourceVersion"] = Value::String(stamp.resource_version);
+            }
+            None => metadata["resourceVersion"] = Value::String(NO_OBJECT_YET.to_owned()),
+        }
+        let params = PatchParams::apply(FIELD_MANAGER).force();
+        let what = format!("{} {name}", object.kind.as_str());
+        let api = self.api(object.kind);
+        let patch = Patch::Apply(&object.body);
+        let answer = self.calls.make(&what, api.patch(&name, &params, &patch)).await;
+        match answer {
+            Ok(applied) => {
+                let stamp = Stamp::read(&applied);
+                self.cache.keep_applied(lease.id, planned, applied);
+                Ok(stamp)
+            }
+            Err(ActError::Conflict { object: what }) => {
+                self.look_again(lease.id, object.kind).await?;
+                Err(ActError::Conflict { object: what })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Makes the helper hold `spec.replicas` at `replicas`, unless an autoscaler holds it already.
+    async fn hold_replicas(&self, lease: &Lease, replicas: u32) -> Result<(), ActError> {
+        let name = lease.id.object_name();
+        let body = json!({
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": { "name": name },
+            "spec": { "replicas": replicas },
+        });
+        let api = self.api(Kind::Deployment);
+        let (params, patch) = (PatchParams::apply(HANDOVER_MANAGER), Patch::Apply(&body));
+        match self.calls.make(&format!("Deployment {name}"), api.patch(&name, &params, &patch)).await {
+            Ok(applied) => {
+                self.cache.keep(Subject::Object(Kind::Deployment), applied);
+                Ok(())
+            }
+            Err(ActError::Conflict { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn delete_object(&self, id: LeaseId, kind: Kind) -> Result<(), ActError> {
+        let Some(stamp) = self.cache.stamp(id, kind).filter(|stamp| !stamp.is_deleting) else {
+            return Ok(());
+        };
+        let name = id.object_name();
+        let preconditions = Preconditions { uid: Some(stamp.uid.clone()), resource_version: None };
+        // Only a Deployment owns something, and is to stay until that is gone.
+        let propagation =
+            if kind == Kind::Deployment { DeleteParams::foreground() } else { DeleteParams::background() };
+        let params = DeleteParams { preconditions: Some(preconditions), ..propagation };
+        let api = self.api(kind);
+        let call = async {
+            match api.delete(&name, &params).await {
+                Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
+                Ok(answer) => Ok(Some(answer)),
+                Err(error) => Err(error),
+            }
+        };
+        match self.calls.make(&format!("{} {name}", kind.as_str()), call).await {
+            Ok(None) => self.cache.forget(&(id, Subject::Object(kind), name), Some(&stamp.uid)),
+            Ok(Some(answer)) => {
+                answer.map_left(|object| self.cache.keep(Subject::Object(kind), object));
+            }
+            Err(ActError::Conflict { object }) => {
+                self.look_again(id, kind).await?;
+                return Err(ActError::Conflict { object });
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// Reads an object that is not what the cache says.
+    async fn look_again(&self, id: LeaseId, kind: Kind) -> Result<(), ActError> {
+        let name = id.object_name();
+        match self.calls.make(&format!("{} {name}", kind.as_str()), self.api(kind).get_opt(&name)).await? {
+            Some(object) => self.cache.replace(id, kind, object),
+            None => self.cache.forget(&(id, Subject::Object(kind), name), None),
+        }
+        Ok(())
+    }
+
+    /// Returns the stamp of an object, unless it is of a newer generation.
+    fn stamp(&self, lease: &Lease, kind: Kind) -> Result<Option<Stamp>, ActError> {
+        let stamp = self.cache.stamp(lease.id, kind);
+        if stamp.as_ref().is_some_and(|stamp| stamp.generation > lease.generation) {
+            let object = format!("{} {}", kind.as_str(), lease.id.object_name());
+            return Err(ActError::Superseded { object });
+        }
+        Ok(stamp)
+    }
+
+    fn api(&self, kind: Kind) -> Api<DynamicObject> {
+        Api::namespaced_with(self.client.clone(), &self.namespace, &resource(kind))
+    }
+}
+
+/// Returns how the API server names a kind.
+pub(super) fn resource(kind: Kind) -> ApiResource {
+    let gvk = GroupVersionKind::gvk(kind.group(), kind.version(), kind.as_str());
+    ApiResource::from_gvk_with_plural(&gvk, kind.plural())
+}

@@ -1,0 +1,401 @@
+//! What the watches have shown, by lease. An object is held whole only until it was compared with a plan once; after
+//! that two hashes say whether anything has changed, so that leases at rest cost little memory and no comparison.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use kube::api::{DynamicObject, TypeMeta};
+use serde_json::Value;
+
+use super::pods;
+use crate::domain::lease::{Lease, LeaseId, Replicas};
+use crate::domain::observed::{Objects, Observed, PodSeen};
+use crate::domain::plan::{self, GENERATION_ANNOTATION, INSTALLATION_LABEL, Kind, LEASE_LABEL, Object, Plan};
+
+/// What the watches have shown.
+pub(super) struct Cache {
+    installation: String,
+    leases: Mutex<HashMap<LeaseId, Seen>>,
+}
+
+/// What was seen of one lease.
+#[derive(Default)]
+struct Seen {
+    objects: BTreeMap<Kind, Live>,
+    pods: BTreeMap<String, PodSeen>,
+    deployment: DeploymentStatus,
+    /// UIDs of the objects deleted last, so that a late answer to an apply does not bring one back.
+    gone: BTreeMap<Kind, String>,
+}
+
+/// One object as it was seen.
+struct Live {
+    stamp: Stamp,
+    content: Content,
+}
+
+/// What an apply has to know of the object that it changes.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Stamp {
+    /// UID.
+    pub uid: String,
+    /// Version of the object itself.
+    pub resource_version: String,
+    /// Generation of the lease for which it was applied.
+    pub generation: i64,
+    /// Whether it is being deleted.
+    pub is_deleting: bool,
+    /// `spec.replicas`; of a Deployment only.
+    pub replicas: Option<u32>,
+    /// Whether our field manager owns `spec.replicas`.
+    pub owns_replicas: bool,
+}
+
+enum Content {
+    /// Not compared yet: the object itself, as JSON text.
+    Unread { live: u64, text: String },
+    /// Holds everything that the planned object of this hash says.
+    Covers { live: u64, planned: u64 },
+}
+
+#[derive(Clone, Default)]
+struct DeploymentStatus {
+    replicas: Replicas,
+    fault: Option<String>,
+}
+
+/// What a watch is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Subject {
+    /// Objects of a plan.
+    Object(Kind),
+    /// Pods.
+    Pods,
+}
+
+/// One watched object, by its lease, subject and name.
+pub(super) type Key = (LeaseId, Subject, String);
+
+impl Cache {
+    pub fn new(installation: &str) -> Self {
+        Self { installation: installation.to_owned(), leases: Mutex::default() }
+    }
+
+    /// Keeps an object that a watch or an answer showed. Returns its key and whether a pass should look at its lease.
+    pub fn keep(&self, subject: Subject, object: DynamicObject) -> Option<(Key, bool)> {
+        let key = self.key(subject, &object)?;
+        let mut leases = self.lock();
+        let seen = leases.entry(key.0).or_default();
+        let is_news = match subject {
+            Subject::Pods => seen.keep_pod(&key.2, object),
+            Subject::Object(kind) => seen.keep_object(kind, object),
+        };
+        Some((key, is_news))
+    }
+
+    /// Returns the key of an object of this installation; objects of a lease are named after it.
+    pub fn key(&self, subject: Subject, object: &DynamicObject) -> Option<Key> {
+        let labels = object.metadata.labels.as_ref()?;
+        let id: LeaseId = labels.get(LEASE_LABEL)?.parse().ok()?;
+        let name = object.metadata.name.clone()?;
+        let is_ours = labels.get(INSTALLATION_LABEL) == Some(&self.installation);
+        let is_named = subject == Subject::Pods || name == id.object_name();
+        (is_ours && is_named).then_some((id, subject, name))
+    }
+
+    /// Keeps the answer to the apply of a planned object: it holds everything that the plan says.
+    pub fn keep_applied(&self, id: LeaseId, planned: &Object, answer: DynamicObject) {
+        let mut leases = self.lock();
+        let seen = leases.entry(id).or_default();
+        let version = answer.metadata.resource_version.clone().unwrap_or_default();
+        seen.keep_object(planned.kind, answer);
+        let live = seen.objects.get_mut(&planned.kind);
+        if let Some(Live { content, .. }) = live.filter(|live| live.stamp.resource_version == version) {
+            *content = Content::Covers { live: content.live(), planned: hash_of(&planned.body) };
+        }
+    }
+
+    /// Keeps an object that was read by its name just now, whatever was known before and even where it lost its labels.
+    pub fn replace(&self, id: LeaseId, kind: Kind, object: DynamicObject) {
+        let mut leases = self.lock();
+        let seen = leases.entry(id).or_default();
+        seen.objects.remove(&kind);
+        seen.gone.remove(&kind);
+        seen.keep_object(kind, object);
+    }
+
+    /// Forgets an object that is gone, unless another of its name has taken its place.
+    pub fn forget(&self, key: &Key, uid: Option<&str>) {
+        let (id, subject, name) = key;
+        let mut leases = self.lock();
+        let Some(seen) = leases.get_mut(id) else { return };
+        match subject {
+            Subject::Pods => {
+                seen.pods.remove(name);
+            }
+            Subject::Object(kind) => seen.forget_object(*kind, uid),
+        }
+        if seen.objects.is_empty() && seen.pods.is_empty() && seen.gone.is_empty() {
+            leases.remove(id);
+        }
+    }
+
+    /// Forgets the lease itself, once it is closed and nothing of it is left.
+    pub fn forget_lease(&self, id: LeaseId) {
+        let mut leases = self.lock();
+        if leases.get(&id).is_some_and(|seen| seen.objects.is_empty() && seen.pods.is_empty()) {
+            leases.remove(&id);
+        }
+    }
+
+    /// Returns the keys of everything of a subject, to be compared with a new list.
+    pub fn keys(&self, subject: Subject) -> BTreeSet<Key> {
+        let leases = self.lock();
+        let names = |(id, seen): (&LeaseId, &Seen)| -> Vec<Key> {
+            match subject {
+                Subject::Pods => seen.pods.keys().map(|name| (*id, subject, name.clone())).collect(),
+                Subject::Object(kind) if seen.objects.contains_key(&kind) => {
+                    vec![(*id, subject, id.object_name())]
+                }
+                Subject::Object(_) => Vec::new(),
+            }
+        };
+        leases.iter().flat_map(names).collect()
+    }
+
+    /// Returns the leases of which objects were seen.
+    pub fn leases(&self) -> BTreeSet<LeaseId> {
+        self.lock().iter().filter(|(_, seen)| !seen.objects.is_empty()).map(|(id, _)| *id).collect()
+    }
+
+    /// Returns what an apply has to know of an object, if it was seen.
+    pub fn stamp(&self, id: LeaseId, kind: Kind) -> Option<Stamp> {
+        self.lock().get(&id)?.objects.get(&kind).map(|live| live.stamp.clone())
+    }
+
+    /// Returns the kinds of which an object of the lease was seen.
+    pub fn kinds(&self, id: LeaseId) -> Vec<Kind> {
+        self.lock().get(&id).map(|seen| seen.objects.keys().copied().collect()).unwrap_or_default()
+    }
+
+    /// Returns what was seen of a lease, compared with its plan.
+    pub fn observe(&self, lease: &Lease, plan: &Plan) -> Observed {
+        let mut leases = self.lock();
+        let Some(seen) = leases.get_mut(&lease.id) else {
+            return Observed {
+                objects: Objects::Absent,
+                replicas: Replicas::default(),
+                deployment_fault: None,
+                pods: Vec::new(),
+            };
+        };
+        Observed {
+            objects: seen.compare(lease, plan),
+            replicas: seen.deployment.replicas,
+            deployment_fault: seen.deployment.fault.clone(),
+            pods: seen.pods.values().cloned().collect(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<LeaseId, Seen>> {
+        self.leases.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Seen {
+    fn keep_pod(&mut self, name: &str, object: DynamicObject) -> bool {
+        let Some(pod) = pods::read(object) else {
+            return self.pods.remove(name).is_some();
+        };
+        self.pods.insert(name.to_owned(), pod.clone()).as_ref() != Some(&pod)
+    }
+
+    fn keep_object(&mut self, kind: Kind, mut object: DynamicObject) -> bool {
+        let stamp = Stamp::read(&object);
+        if self.gone.get(&kind) == Some(&stamp.uid) {
+            return false;
+        }
+        let known = self.objects.get(&kind);
+        if known.is_some_and(|known| known.stamp.is_newer_than(&stamp)) {
+            return false;
+        }
+        let status = (kind == Kind::Deployment).then(|| DeploymentStatus::read(&object, &stamp));
+        object.metadata.managed_fields = None;
+        // Items of a list come without their type.
+        object.types = Some(TypeMeta { api_version: kind.api_version(), kind: kind.as_str().to_owned() });
+        let live = hash_of(&object);
+        let is_same = known.is_some_and(|known| {
+            known.content.live() == live
+                && known.stamp.uid == stamp.uid
+                && known.stamp.is_deleting == stamp.is_deleting
+                && known.stamp.owns_replicas == stamp.owns_replicas
+        });
+        match self.objects.get_mut(&kind).filter(|_| is_same) {
+            Some(known) => known.stamp = stamp,
+            None => {
+                let text = serde_json::to_string(&object).unwrap_or_default();
+                self.objects.insert(kind, Live { stamp, content: Content::Unread { live, text } });
+            }
+        }
+        let has_status_news = status.is_some_and(|status| {
+            let is_news =
+                status.replicas != self.deployment.replicas || status.fault != self.deployment.fault;
+            self.deployment = status;
+            is_news
+        });
+        !is_same || has_status_news
+    }
+
+    fn forget_object(&mut self, kind: Kind, uid: Option<&str>) {
+        let Some(live) = self.objects.get(&kind) else { return };
+        if uid.is_some_and(|uid| uid != live.stamp.uid) {
+            return;
+        }
+        self.gone.insert(kind, live.stamp.uid.clone());
+        self.objects.remove(&kind);
+        if kind == Kind::Deployment {
+            self.deployment = DeploymentStatus::default();
+        }
+    }
+
+    fn compare(&mut self, lease: &Lease, plan: &Plan) -> Objects {
+        let Some(deployment) = self.objects.get(&Kind::Deployment) else {
+            return self.without_deployment(lease);
+        };
+        if self.objects.values().any(|live| live.stamp.generation > lease.generation) {
+            return Objects::Superseded;
+        }
+        if deployment.stamp.is_deleting {
+            return Objects::Deleting;
+        }
+        let (name, uid) = (lease.id.object_name(), deployment.stamp.uid.clone());
+        let is_planned = |kind: Kind| plan.objects().any(|object| object.kind == kind);
+        let matches = plan.objects().all(|object| self.covers(object, &name, &uid));
+        if matches && self.objects.keys().all(|kind| is_planned(*kind)) {
+            Objects::Match
+        } else {
+            Objects::Differ
+        }
+    }
+
+    fn without_deployment(&self, lease: &Lease) -> Objects {
+        if self.objects.is_empty() {
+            Objects::Absent
+        } else if self.objects.values().any(|live| live.stamp.generation > lease.generation) {
+            Objects::Superseded
+        } else if lease.end.is_some() && self.objects.values().all(|live| live.stamp.is_deleting) {
+            Objects::Deleting
+        } else {
+            Objects::Differ
+        }
+    }
+
+    fn covers(&mut self, object: &Object, deployment: &str, uid: &str) -> bool {
+        let Some(live) = self.objects.get_mut(&object.kind) else { return false };
+        let planned = hash_of(&object.body);
+        match &live.content {
+            Content::Covers { planned: known, .. } => *known == planned,
+            Content::Unread { live: hash, text } => {
+                let mut object = object.clone();
+                if object.kind != Kind::Deployment {
+                    object.owned_by(deployment, uid);
+                }
+                let owns_too_much =
+                    live.stamp.owns_replicas && object.body.pointer("/spec/replicas").is_none();
+                let covers = !owns_too_much
+                    && serde_json::from_str(text).is_ok_and(|text: Value| plan::covers(&text, &object.body));
+                if covers {
+                    live.content = Content::Covers { live: *hash, planned };
+                }
+                covers
+            }
+        }
+    }
+}
+
+impl Content {
+    fn live(&self) -> u64 {
+        match self {
+            Self::Unread { live, .. } | Self::Covers { live, .. } => *live,
+        }
+    }
+}
+
+impl Stamp {
+    pub fn read(object: &DynamicObject) -> Self {
+        let metadata = &object.metadata;
+        let generation = metadata.annotations.as_ref().and_then(|all| all.get(GENERATION_ANNOTATION));
+        let owns_replicas = metadata.managed_fields.iter().flatten().any(|entry| {
+            entry.manager.as_deref() == Some(super::FIELD_MANAGER)
+                && entry.subresource.is_none()
+                && entry
+                    .fields_v1
+                    .as_ref()
+                    .is_some_and(|fields| fields.0.pointer("/f:spec/f:replicas").is_some())
+        });
+        Self {
+            uid: metadata.uid.clone().unwrap_or_default(),
+            resource_version: metadata.resource_version.clone().unwrap_or_default(),
+            generation: generation.and_then(|text| text.parse().ok()).unwrap_or(0),
+            is_deleting: metadata.deletion_timestamp.is_some(),
+            replicas: object.data.pointer("/spec/replicas").and_then(number),
+            owns_replicas,
+        }
+    }
+
+    /// Whether `other` is an older sight of the object of this name. Kubernetes' versions count up, across objects too.
+    fn is_newer_than(&self, other: &Self) -> bool {
+        let version = |stamp: &Self| stamp.resource_version.parse::<u64>().ok();
+        version(self) > version(other)
+    }
+}
+
+impl DeploymentStatus {
+    fn read(object: &DynamicObject, stamp: &Stamp) -> Self {
+        let status = |field: &str| object.data.get("status").and_then(|status| status.get(field));
+        let desired = stamp.replicas.unwrap_or(0);
+        let current = status("replicas").and_then(number).unwrap_or(0);
+        let ready = status("readyReplicas").and_then(number).unwrap_or(0);
+        let conditions = status("conditions").and_then(Value::as_array).into_iter().flatten();
+        let fault = conditions
+            .filter(|condition| condition["type"] == "ReplicaFailure" && condition["status"] == "True")
+            .find_map(|condition| condition["message"].as_str().map(str::to_owned));
+        Self { replicas: Replicas { desired, current, ready }, fault }
+    }
+}
+
+fn number(value: &Value) -> Option<u32> {
+    value.as_u64().and_then(|number| u32::try_from(number).ok())
+}
+
+/// Returns a hash of what people and controllers may want of an object: not of its status and bookkeeping.
+trait Substance {
+    fn feed(&self, hasher: &mut DefaultHasher);
+}
+
+impl Substance for DynamicObject {
+    fn feed(&self, hasher: &mut DefaultHasher) {
+        self.metadata.labels.hash(hasher);
+        self.metadata.annotations.hash(hasher);
+        for owner in self.metadata.owner_references.iter().flatten() {
+            owner.uid.hash(hasher);
+        }
+        for (key, value) in self.data.as_object().into_iter().flatten().filter(|(key, _)| *key != "status") {
+            key.hash(hasher);
+            value.feed(hasher);
+        }
+    }
+}
+
+impl Substance for Value {
+    fn feed(&self, hasher: &mut DefaultHasher) {
+        self.hash(hasher);
+    }
+}
+
+fn hash_of(substance: &impl Substance) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    substance.feed(&mut hasher);
+    hasher.finish()
+}

@@ -1,0 +1,97 @@
+//! Bounds every call to the API server: how many at once, how many a second, how long each, and silence for as long as
+//! the API server asks for.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use kube::core::Status;
+use tokio::sync::Semaphore;
+
+use crate::clock::stopwatch;
+use crate::cluster::ActError;
+
+/// Bounds on calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Calls under way at once; at least 1.
+    pub in_flight: usize,
+    /// Calls a second, over any longer time; 0 is no limit.
+    pub per_second: u32,
+    /// Time after which a call is given up.
+    pub timeout: Duration,
+}
+
+/// A gate that every call passes.
+pub(super) struct Calls {
+    in_flight: Semaphore,
+    limits: Limits,
+    next: Mutex<Instant>,
+}
+
+impl Calls {
+    pub fn new(limits: Limits) -> Self {
+        Self { in_flight: Semaphore::new(limits.in_flight.max(1)), limits, next: Mutex::new(stopwatch()) }
+    }
+
+    /// Waits for a turn, makes the call, and says what went wrong with `object` in words of the trait.
+    pub async fn make<T>(
+        &self,
+        object: &str,
+        call: impl Future<Output = Result<T, kube::Error>>,
+    ) -> Result<T, ActError> {
+        let _permit = self.in_flight.acquire().await.map_err(|_| ActError::Away(None))?;
+        tokio::time::sleep(self.turn()).await;
+        match tokio::time::timeout(self.limits.timeout, call).await {
+            Ok(answer) => answer.map_err(|error| self.explain(object, error)),
+            Err(_) => Err(ActError::Away(Some(format!("no answer within {:?}", self.limits.timeout)))),
+        }
+    }
+
+    /// Returns how long to wait for the next turn, and takes it. Up to a second's worth of calls may go at once.
+    fn turn(&self) -> Duration {
+        let Some(step) = Duration::from_secs(1).checked_div(self.limits.per_second) else {
+            let next = *self.next.lock().unwrap_or_else(PoisonError::into_inner);
+            return next.saturating_duration_since(stopwatch());
+        };
+        let now = stopwatch();
+        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        let earliest = now.checked_sub(Duration::from_secs(1)).unwrap_or(now);
+        let turn = (*next).max(earliest);
+        *next = turn + step;
+        turn.saturating_duration_since(now)
+    }
+
+    fn explain(&self, object: &str, error: kube::Error) -> ActError {
+        match error {
+            kube::Error::Api(status) => self.explain_status(object, &status),
+            error => ActError::Away(Some(root_cause(&error))),
+        }
+    }
+
+    fn explain_status(&self, object: &str, status: &Status) -> ActError {
+        let object = object.to_owned();
+        // An apply that names the UID of an object that was replaced meanwhile is answered with 422.
+        let is_other_uid = status.code == 422 && status.message.contains("metadata.uid");
+        match status.code {
+            409 => ActError::Conflict { object },
+            _ if is_other_uid => ActError::Conflict { object },
+            429 => {
+                let seconds = status.details.as_ref().map_or(1, |details| details.retry_after_seconds.max(1));
+                let retry_after = Duration::from_secs(seconds.into());
+                let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+                *next = (*next).max(stopwatch() + retry_after);
+                ActError::Busy { retry_after }
+            }
+            502..=504 => ActError::Away(Some(status.message.clone())),
+            _ => ActError::Refused { object, message: status.message.clone() },
+        }
+    }
+}
+
+fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    cause.to_string()
+}

@@ -1,0 +1,219 @@
+//! A cluster behind a Kubernetes API server: watches keep a cache, applies and deletes change what there is.
+
+mod announce;
+mod apply;
+mod cache;
+mod calls;
+mod discovery;
+mod pods;
+mod watch;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures::future::BoxFuture;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Api, ApiResource};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
+use tokio::sync::watch as signal;
+use tokio::task::JoinHandle;
+
+use self::announce::Announcer;
+use self::cache::{Cache, Subject};
+use self::calls::Calls;
+pub use self::calls::Limits;
+pub use self::watch::Wake;
+use super::{Act, ActError, Observe};
+use crate::domain::capabilities::Capabilities;
+use crate::domain::lease::{Happening, Lease, LeaseId};
+use crate::domain::observed::Observed;
+use crate::domain::plan::{Kind, Plan};
+
+/// The field manager of everything that TMS applies.
+pub const FIELD_MANAGER: &str = "tms";
+
+/// Which cluster, and how to use it.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Path of a kubeconfig; `None` takes the pod's own account, or the default kubeconfig.
+    pub kubeconfig: Option<PathBuf>,
+    /// Namespace of every object.
+    pub namespace: String,
+    /// Identity of the installation.
+    pub installation: String,
+    /// Bounds on calls.
+    pub limits: Limits,
+}
+
+/// A cluster cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The kubeconfig is wrong.
+    #[error("cannot read the kubeconfig")]
+    Kubeconfig(#[from] kube::config::KubeconfigError),
+    /// There is no kubeconfig.
+    #[error("cannot find out which Kubernetes API server to use")]
+    Infer(#[from] kube::config::InferConfigError),
+    /// The client cannot be made.
+    #[error("cannot make a client of the Kubernetes API")]
+    Client(#[from] kube::Error),
+}
+
+/// A cluster behind a Kubernetes API server.
+pub struct Kubernetes {
+    client: Client,
+    namespace: String,
+    installation: String,
+    calls: Arc<Calls>,
+    cache: Arc<Cache>,
+    announcer: Announcer,
+    capabilities: signal::Sender<Capabilities>,
+    wake: Wake,
+    watches: Mutex<BTreeMap<Subject, Watching>>,
+}
+
+struct Watching {
+    listed: signal::Receiver<bool>,
+    task: JoinHandle<()>,
+}
+
+/// Returns the namespace that a kubeconfig names, or that of the pod.
+pub async fn namespace_of(kubeconfig: Option<&Path>) -> Result<String, ConnectError> {
+    Ok(config_of(kubeconfig).await?.default_namespace)
+}
+
+async fn config_of(kubeconfig: Option<&Path>) -> Result<Config, ConnectError> {
+    Ok(match kubeconfig {
+        Some(path) => {
+            let kubeconfig = Kubeconfig::read_from(path)?;
+            Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?
+        }
+        None => Config::infer().await?,
+    })
+}
+
+impl Kubernetes {
+    /// Connects, without asking the API server anything yet. `wake` is told of each lease that needs a look.
+    pub async fn connect(options: Options, wake: Wake) -> Result<Self, ConnectError> {
+        let mut config = config_of(options.kubeconfig.as_deref()).await?;
+        // Calls have their own bounds; hidden retries would keep an outage from being seen.
+        config.default_retry = false;
+        config.connect_timeout = Some(options.limits.timeout);
+        let client = Client::try_from(config)?;
+        let calls = Arc::new(Calls::new(options.limits));
+        Ok(Self {
+            announcer: Announcer::start(client.clone(), &options.namespace, options.limits.timeout),
+            cache: Arc::new(Cache::new(&options.installation)),
+            client,
+            namespace: options.namespace,
+            installation: options.installation,
+            calls,
+            capabilities: signal::Sender::new(Capabilities::unknown()),
+            wake,
+            watches: Mutex::default(),
+        })
+    }
+
+    /// Waits until every watch has a complete list. Observations before that would take the unseen for gone.
+    pub async fn listed(&self) {
+        let listed: Vec<_> = self.watching().values().map(|watching| watching.listed.clone()).collect();
+        for mut listed in listed {
+            // A watch that ended has no sender any more; it ends only with the server.
+            let _ = listed.wait_for(|is_listed| *is_listed).await;
+        }
+    }
+
+    /// What the cluster serves, now and as it changes.
+    pub fn watch_capabilities(&self) -> signal::Receiver<Capabilities> {
+        self.capabilities.subscribe()
+    }
+
+    /// Starts the watches of everything that the cluster serves and that is not watched yet.
+    fn watch_served(&self, capabilities: &Capabilities) {
+        let is_served = |kind: &Kind| match kind {
+            Kind::PodMonitor => capabilities.pod_monitor,
+            Kind::PrometheusRule => capabilities.prometheus_rule,
+            Kind::Deployment | Kind::Service | Kind::HorizontalPodAutoscaler | Kind::PodDisruptionBudget => {
+                true
+            }
+        };
+        let kinds = Kind::ALL.into_iter().filter(is_served);
+        let objects = kinds.map(|kind| (Subject::Object(kind), apply::resource(kind)));
+        let pods = (Subject::Pods, ApiResource::erase::<Pod>(&()));
+        let mut watches = self.watching();
+        for (subject, resource) in objects.chain([pods]) {
+            watches.entry(subject).or_insert_with(|| self.watch(subject, &resource));
+        }
+    }
+
+    fn watch(&self, subject: Subject, resource: &ApiResource) -> Watching {
+        let api = Api::namespaced_with(self.client.clone(), &self.namespace, resource);
+        let (sender, listed) = signal::channel(false);
+        let (installation, cache) = (self.installation.clone(), Arc::clone(&self.cache));
+        let follow = watch::follow(subject, api, installation, cache, Arc::clone(&self.wake), sender);
+        Watching { listed, task: tokio::spawn(follow) }
+    }
+
+    fn watching(&self) -> std::sync::MutexGuard<'_, BTreeMap<Subject, Watching>> {
+        self.watches.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Kubernetes {
+    fn drop(&mut self) {
+        for watching in self.watching().values() {
+            watching.task.abort();
+        }
+    }
+}
+
+impl Observe for Kubernetes {
+    fn observe(&self, lease: &Lease, plan: &Plan) -> Observed {
+        self.cache.observe(lease, plan)
+    }
+
+    fn seen(&self) -> BTreeSet<LeaseId> {
+        self.cache.leases()
+    }
+
+    fn has_objects(&self, id: LeaseId) -> bool {
+        !self.cache.kinds(id).is_empty()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.capabilities.borrow().clone()
+    }
+}
+
+impl Act for Kubernetes {
+    fn apply<'a>(&'a self, lease: &'a Lease, plan: &'a Plan) -> BoxFuture<'a, Result<(), ActError>> {
+        Box::pin(self.apply_plan(lease, plan))
+    }
+
+    fn delete(&self, id: LeaseId) -> BoxFuture<'_, Result<(), ActError>> {
+        Box::pin(self.delete_objects(id))
+    }
+
+    fn forget(&self, id: LeaseId) {
+        self.cache.forget_lease(id);
+    }
+
+    fn announce(&self, lease: &Lease, happening: &Happening) {
+        let uid = self.cache.stamp(lease.id, Kind::Deployment).map(|stamp| stamp.uid);
+        self.announcer.announce(lease, uid, happening);
+    }
+
+    fn refresh(&self) -> BoxFuture<'_, Result<bool, ActError>> {
+        Box::pin(async {
+            let found = discovery::discover(&self.client, &self.calls).await?;
+            self.watch_served(&found);
+            Ok(self.capabilities.send_if_modified(|known| {
+                let is_news = *known != found;
+                *known = found;
+                is_news
+            }))
+        })
+    }
+}

@@ -1,0 +1,97 @@
+//! Watches: one for each kind of object and one for pods, each keeping the cache fresh and waking leases.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use futures::StreamExt;
+use kube::api::{Api, DynamicObject};
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, Event, watcher};
+use tokio::sync::watch;
+
+use super::cache::{Cache, Key, Subject};
+use crate::domain::lease::LeaseId;
+use crate::domain::plan::INSTALLATION_LABEL;
+
+/// Who is told that a lease needs a look.
+pub type Wake = Arc<dyn Fn(LeaseId) + Send + Sync>;
+
+/// Follows everything of a subject that carries our installation's label, for ever. Says through `listed` that the
+/// first list is complete.
+pub(super) async fn follow(
+    subject: Subject,
+    api: Api<DynamicObject>,
+    installation: String,
+    cache: Arc<Cache>,
+    wake: Wake,
+    listed: watch::Sender<bool>,
+) {
+    let config = watcher::Config::default().labels(&format!("{INSTALLATION_LABEL}={installation}"));
+    let mut events = std::pin::pin!(watcher(api, config).default_backoff());
+    let mut fresh: BTreeSet<Key> = BTreeSet::new();
+    let mut is_broken = false;
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(event) => {
+                if std::mem::take(&mut is_broken) {
+                    tracing::info!(?subject, "the watch works again");
+                }
+                note(event, subject, &cache, &wake, &mut fresh, &listed);
+            }
+            Err(error) if !is_broken => {
+                is_broken = true;
+                tracing::warn!(
+                    ?subject,
+                    error = &error as &dyn std::error::Error,
+                    "the watch is interrupted"
+                );
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+fn note(
+    event: Event<DynamicObject>,
+    subject: Subject,
+    cache: &Cache,
+    wake: &Wake,
+    fresh: &mut BTreeSet<Key>,
+    listed: &watch::Sender<bool>,
+) {
+    match event {
+        Event::Init => fresh.clear(),
+        Event::InitApply(object) => {
+            if let Some((key, is_news)) = cache.keep(subject, object) {
+                wake_if(is_news, wake, key.0);
+                fresh.insert(key);
+            }
+        }
+        Event::InitDone => {
+            for key in cache.keys(subject).difference(fresh) {
+                cache.forget(key, None);
+                wake(key.0);
+            }
+            fresh.clear();
+            listed.send_replace(true);
+        }
+        Event::Apply(object) => {
+            if let Some((key, is_news)) = cache.keep(subject, object) {
+                wake_if(is_news, wake, key.0);
+            }
+        }
+        Event::Delete(object) => {
+            let uid = object.metadata.uid.clone();
+            if let Some(key) = cache.key(subject, &object) {
+                cache.forget(&key, uid.as_deref());
+                wake(key.0);
+            }
+        }
+    }
+}
+
+fn wake_if(is_news: bool, wake: &Wake, id: LeaseId) {
+    if is_news {
+        wake(id);
+    }
+}

@@ -1,0 +1,179 @@
+//! What a request for a lease, or for a change of one, becomes within the bounds.
+
+use std::collections::{BTreeMap, HashMap};
+
+use jiff::SignedDuration;
+
+use super::findings::{Findings, are, entry, quoted};
+use super::names::{is_own, model_name_fault, uri_fault};
+use super::placement::check_label;
+use super::{Accepted, AutoscalingRequest, Bounds, Request, Violation, autoscaling, triton};
+use crate::domain::lease::{Lease, LifetimeBounds, Model, Spec, Triton};
+use crate::domain::life::Update;
+use crate::domain::scaling::Scaling;
+
+/// Most models of a lease.
+const MOST_MODELS: usize = 64;
+/// Most labels of a lease.
+const MOST_LABELS: usize = 32;
+/// Words by which an image or the uri of a model shows a back end that queues requests by itself.
+const OWN_QUEUES: [&str; 4] = ["vllm", "trtllm", "tensorrt_llm", "tensorrtllm"];
+
+/// Returns what is granted of a request for a lease, or every fault of it, with field paths from the root of the messages
+/// `AcquireRequest` and `PlanRequest`.
+pub fn grant(request: &Request, bounds: &Bounds) -> Result<Accepted<Spec>, Vec<Violation>> {
+    let mut findings = Findings::default();
+    let models = models(&request.models, &mut findings);
+    let triton = triton::granted(&request.triton, bounds, &mut findings);
+    let wishes = Wishes { autoscaling: request.autoscaling.as_ref(), replicas: request.replicas };
+    let scaling = scaling("spec.", &wishes, &models, &triton, bounds, &mut findings);
+    let lifetime = lifetime(request.lifetime, &bounds.lifetime, &mut findings);
+    check_labels("spec.labels", &request.labels, &mut findings);
+    findings.conclude(Spec {
+        models,
+        triton,
+        scaling: scaling.unwrap_or(Scaling::Fixed { replicas: 1 }),
+        lifetime,
+        labels: request.labels.clone(),
+    })
+}
+
+/// Returns the change of a lease that is granted, or every fault of the request for it, with field paths from the root of
+/// the message `UpdateRequest`. What is absent stays as it is.
+pub fn grant_update(
+    lease: &Lease,
+    autoscaling: Option<&AutoscalingRequest>,
+    replicas: Option<u32>,
+    labels: Option<&BTreeMap<String, String>>,
+    bounds: &Bounds,
+) -> Result<Accepted<Update>, Vec<Violation>> {
+    let mut findings = Findings::default();
+    let wishes = Wishes { autoscaling, replicas };
+    let scaling = scaling("", &wishes, &lease.spec.models, &lease.spec.triton, bounds, &mut findings);
+    if let Some(labels) = labels {
+        check_labels("labels.labels", labels, &mut findings);
+    }
+    findings.conclude(Update { scaling, labels: labels.cloned() })
+}
+
+/// The two ways to ask for replicas.
+struct Wishes<'a> {
+    autoscaling: Option<&'a AutoscalingRequest>,
+    replicas: Option<u32>,
+}
+
+fn models(asked: &[(String, String)], findings: &mut Findings) -> Vec<Model> {
+    const FIELD: &str = "spec.models";
+    if asked.is_empty() {
+        findings.refuse(FIELD, format!("no model asked, 1 to {MOST_MODELS} are allowed"));
+    }
+    if asked.len() > MOST_MODELS {
+        findings.refuse(FIELD, format!("{} models asked, 1 to {MOST_MODELS} are allowed", asked.len()));
+    }
+    let mut first_index = HashMap::new();
+    for (index, (name, uri)) in asked.iter().take(MOST_MODELS).enumerate() {
+        let field = format!("{FIELD}[{index}]");
+        if let Some(fault) = model_name_fault(name) {
+            findings.refuse(format!("{field}.name"), format!("{} {fault}", quoted(name)));
+        }
+        let first = *first_index.entry(name).or_insert(index);
+        if first != index {
+            findings.refuse(
+                format!("{field}.name"),
+                format!("{} is the name of {FIELD}[{first}] already, each model needs its own", quoted(name)),
+            );
+        }
+        if let Some(fault) = uri_fault(uri) {
+            // A uri with credentials must not come back in a message that may be logged.
+            findings.refuse(format!("{field}.uri"), format!("the uri {fault}"));
+        }
+    }
+    asked.iter().map(|(name, uri)| Model { name: name.clone(), uri: uri.clone() }).collect()
+}
+
+fn scaling(
+    prefix: &str,
+    wishes: &Wishes<'_>,
+    models: &[Model],
+    triton: &Triton,
+    bounds: &Bounds,
+    findings: &mut Findings,
+) -> Option<Scaling> {
+    let replicas_field = format!("{prefix}replicas");
+    if wishes.autoscaling.is_some() && wishes.replicas.is_some() {
+        findings.refuse(
+            &replicas_field,
+            "a fixed number of replicas and autoscaling asked, which exclude each other: leave one out",
+        );
+    }
+    let fixed = wishes.replicas.map(|replicas| {
+        check_replicas(&replicas_field, replicas, bounds.autoscaling.maximum, findings);
+        Scaling::Fixed { replicas }
+    });
+    let auto = wishes.autoscaling.map(|request| {
+        let subject = autoscaling::Subject { triton, queues_itself: queues_itself(models, triton) };
+        Scaling::Auto(autoscaling::granted(
+            &format!("{prefix}autoscaling"),
+            request,
+            &subject,
+            &bounds.autoscaling,
+            findings,
+        ))
+    });
+    auto.or(fixed)
+}
+
+fn queues_itself(models: &[Model], triton: &Triton) -> bool {
+    let mut places = models.iter().map(|model| &model.uri).chain([&triton.image]);
+    places.any(|place| {
+        let place = place.to_ascii_lowercase();
+        OWN_QUEUES.iter().any(|word| place.contains(word))
+    })
+}
+
+fn check_replicas(field: &str, asked: u32, most: u32, findings: &mut Findings) {
+    const KEY: &str = "server.autoscaling.replicas.limits.maximum";
+    if asked > most {
+        findings.refuse_by(
+            KEY,
+            field,
+            format!("{asked} replicas asked, at most {most} {} allowed", are(most)),
+        );
+    }
+    if asked == 0 {
+        findings.refuse(field, format!("0 replicas asked, 1 to {most} are allowed"));
+    }
+}
+
+fn lifetime(
+    asked: Option<SignedDuration>,
+    bounds: &LifetimeBounds,
+    findings: &mut Findings,
+) -> SignedDuration {
+    let lifetime = asked.unwrap_or(bounds.default);
+    let LifetimeBounds { minimum, maximum, .. } = bounds;
+    let key = match lifetime {
+        short if short < *minimum => "server.leases.minimumLifetime",
+        long if long > *maximum => "server.leases.maximumLifetime",
+        _ => return lifetime,
+    };
+    let message = format!("a lifetime of {lifetime:#} asked, {minimum:#} to {maximum:#} is allowed");
+    findings.refuse_by(key, "spec.lifetime", message);
+    lifetime
+}
+
+fn check_labels(field: &str, labels: &BTreeMap<String, String>, findings: &mut Findings) {
+    if labels.len() > MOST_LABELS {
+        findings.refuse(field, format!("{} labels asked, at most {MOST_LABELS} are allowed", labels.len()));
+    }
+    for (key, value) in labels.iter().take(MOST_LABELS) {
+        let field = entry(field, key);
+        check_label(&field, key, value, findings);
+        if is_own(key) {
+            findings.refuse(
+                &field,
+                format!("{} is refused: labels under tms.internal belong to TMS", quoted(key)),
+            );
+        }
+    }
+}

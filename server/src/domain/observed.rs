@@ -1,0 +1,141 @@
+//! What was seen of the objects of a lease, in words of the domain.
+
+use serde::Deserialize;
+
+use super::lease::Replicas;
+
+/// Everything that was seen of one lease.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Observed {
+    /// Its objects.
+    pub objects: Objects,
+    /// Replicas of its Deployment.
+    pub replicas: Replicas,
+    /// Why the Deployment cannot create pods, where it says so.
+    pub deployment_fault: Option<String>,
+    /// Its pods that are not being deleted.
+    pub pods: Vec<PodSeen>,
+}
+
+/// The objects of a lease, all together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Objects {
+    /// There are none.
+    Absent,
+    /// There are some, but not exactly those of the plan.
+    Differ,
+    /// They are those of the plan.
+    Match,
+    /// They carry a newer generation than the lease that was read: another server has gone on.
+    Superseded,
+    /// They are being deleted.
+    Deleting,
+    /// They are files that hold the plan; what becomes of them is not observed.
+    Written,
+}
+
+/// One pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodSeen {
+    /// Whether its containers run.
+    pub is_running: bool,
+    /// What keeps it from becoming ready.
+    pub trouble: Option<Trouble>,
+}
+
+/// What keeps a pod from becoming ready. The order is that of how much a person can do about it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Trouble {
+    /// The agent found that models cannot be loaded, ever.
+    Models(Vec<ModelFault>),
+    /// An image cannot be pulled.
+    Image {
+        /// The image.
+        image: String,
+        /// What the kubelet says about it; may be empty.
+        detail: String,
+    },
+    /// A container cannot be created.
+    Container {
+        /// Its name.
+        container: String,
+        /// What the kubelet says about it.
+        detail: String,
+    },
+    /// A container ends again and again.
+    Crashing {
+        /// Its name.
+        container: String,
+        /// Its last exit code.
+        exit_code: i32,
+        /// The reason that Kubernetes gives, such as OOMKilled.
+        reason: String,
+        /// Its termination message.
+        message: String,
+    },
+    /// No node can take the pod.
+    Unschedulable {
+        /// What the scheduler says.
+        detail: String,
+    },
+}
+
+/// Why one model cannot be loaded.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+pub struct ModelFault {
+    /// Its name.
+    pub name: String,
+    /// Why, in plain words.
+    pub message: String,
+}
+
+/// The termination message that the agent writes when models cannot be loaded, ever.
+#[derive(Debug, Deserialize)]
+struct AgentTermination {
+    failed: Vec<ModelFault>,
+}
+
+/// Returns the faults that the agent's termination message names, if it is one.
+pub fn model_faults(termination_message: &str) -> Option<Vec<ModelFault>> {
+    let termination: AgentTermination = serde_json::from_str(termination_message).ok()?;
+    (!termination.failed.is_empty()).then_some(termination.failed)
+}
+
+impl Trouble {
+    /// Returns the trouble in words a person can act on. The words stay the same while the trouble does: no counters, no times.
+    pub fn sentence(&self) -> String {
+        match self {
+            Self::Models(faults) => {
+                let faults: Vec<_> =
+                    faults.iter().map(|fault| format!("{}: {}", fault.name, fault.message)).collect();
+                format!("models cannot be loaded: {}", faults.join("; "))
+            }
+            Self::Image { image, detail } if detail.is_empty() => {
+                format!(
+                    "image {image} cannot be pulled; check its name and the pull secrets (images.secrets)"
+                )
+            }
+            Self::Image { image, detail } => {
+                format!(
+                    "image {image} cannot be pulled; check its name and the pull secrets (images.secrets): {detail}"
+                )
+            }
+            Self::Container { container, detail } => {
+                format!("container {container} cannot be created: {detail}")
+            }
+            Self::Crashing { container, exit_code, reason, message } => {
+                let reason = if reason.is_empty() || reason == "Error" {
+                    String::new()
+                } else {
+                    format!(", {reason}")
+                };
+                let message =
+                    if message.is_empty() { String::new() } else { format!(": {}", message.trim()) };
+                format!("container {container} keeps ending (exit code {exit_code}{reason}){message}")
+            }
+            Self::Unschedulable { detail } => {
+                format!("no node can take a replica; ask for less or wait for capacity: {detail}")
+            }
+        }
+    }
+}

@@ -1,0 +1,22 @@
+//! What an autoscaler reads for each metric, so that the rules that record it and the autoscaler agree on its name.
+
+use crate::domain::scaling::MetricName;
+
+/// Where an autoscaler reads a metric.
+pub(super) enum Source {
+    /// A resource of the Triton container, in percent of its request.
+    Container(&'static str),
+    /// A series of the lease's rules, one value per pod.
+    Recorded(&'static str),
+}
+
+/// Returns where an autoscaler reads `metric`.
+pub(super) fn source(metric: MetricName) -> Source {
+    match metric {
+        MetricName::CpuUtilization => Source::Container("cpu"),
+        MetricName::MemoryUtilization => Source::Container("memory"),
+        MetricName::GpuUtilization => Source::Recorded("tms_gpu_utilization"),
+        MetricName::GpuMemoryUtilization => Source::Recorded("tms_gpu_memory_utilization"),
+        MetricName::QueueTime => Source::Recorded("tms_avg_request_queue_duration"),
+    }
+}

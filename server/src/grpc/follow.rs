@@ -1,0 +1,81 @@
+//! Waiting for a lease to change, so that no change is missed: whoever follows has subscribed before it read.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::broadcast;
+use tokio::sync::broadcast::error::RecvError;
+
+use super::Services;
+use super::status::Refusal;
+use crate::domain::lease::{Lease, LeaseId};
+use crate::store::Changed;
+
+/// How often a lease is read without an announcement, where another server may have changed it.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+
+/// Follows one lease.
+pub(super) struct Follower {
+    pub services: Arc<Services>,
+    id: LeaseId,
+    changes: broadcast::Receiver<Changed>,
+}
+
+impl Follower {
+    /// Returns a follower of this lease, which misses nothing that `changes` announces.
+    pub fn new(services: Arc<Services>, id: LeaseId, changes: broadcast::Receiver<Changed>) -> Self {
+        Self { services, id, changes }
+    }
+
+    /// The lease that it follows.
+    pub fn lease_id(&self) -> LeaseId {
+        self.id
+    }
+
+    /// Waits until the lease is newer than `version`, and returns it.
+    pub async fn changed_since(&mut self, version: i64) -> Result<Lease, Refusal> {
+        loop {
+            let lease = self.look().await?;
+            if lease.version > version {
+                return Ok(lease);
+            }
+            let id = self.id;
+            let is_newer = |change: &Changed| change.id == id && change.version > version;
+            heard(&self.services, &mut self.changes, LOOK_AGAIN, is_newer).await?;
+        }
+    }
+
+    async fn look(&self) -> Result<Lease, Refusal> {
+        let found = self.services.store.get(self.id).await?;
+        found.ok_or_else(|| Refusal::NotFound(self.id.to_string()))
+    }
+}
+
+/// Waits for the announcement of a change that `matters`. Returns `None` where one may have been missed: announcements
+/// came too fast, or after `look_again` where other servers, whose changes nobody announces, share the database.
+pub(super) async fn heard(
+    services: &Services,
+    changes: &mut broadcast::Receiver<Changed>,
+    look_again: Duration,
+    matters: impl Fn(&Changed) -> bool,
+) -> Result<Option<Changed>, Refusal> {
+    let patience = async {
+        match services.store.is_shared() {
+            true => tokio::time::sleep(look_again).await,
+            false => std::future::pending().await,
+        }
+    };
+    tokio::pin!(patience);
+    loop {
+        tokio::select! {
+            () = services.stop.cancelled() => return Err(Refusal::Stopping),
+            () = &mut patience => return Ok(None),
+            received = changes.recv() => match received {
+                Ok(change) if matters(&change) => return Ok(Some(change)),
+                Ok(_) => {}
+                Err(RecvError::Lagged(_)) => return Ok(None),
+                Err(RecvError::Closed) => return Err(Refusal::Stopping),
+            },
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! One pass: the steps of one lease, from a row and what is observed, until there is nothing to do.
+
+use std::convert::Infallible;
+
+use super::Reconciler;
+use crate::cluster::ActError;
+use crate::domain::decide::{Step, decide};
+use crate::domain::lease::{Happening, Lease, LeaseId, Report, SERVER, State};
+use crate::domain::plan::plan;
+use crate::store::{ChangeError, StoreError};
+
+/// Steps of one pass. A lease needs five at most, from the first apply to the report; more means that somebody else
+/// changes it at the same time, and the next pass goes on.
+const STEPS: usize = 12;
+
+/// A pass could not be finished.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum PassError {
+    /// The database.
+    #[error("the database failed")]
+    Store(#[from] StoreError),
+    /// The cluster.
+    #[error("the cluster failed")]
+    Act(#[from] ActError),
+    /// Somebody else changes the lease all the time.
+    #[error("the lease did not come to rest")]
+    Restless,
+}
+
+impl Reconciler {
+    /// Takes the steps of one lease until it rests.
+    pub(super) async fn pass(&self, id: LeaseId) -> Result<(), PassError> {
+        for _ in 0..STEPS {
+            let Some(lease) = self.store.get(id).await?.filter(|lease| !lease.is_closed()) else {
+                return self.remove_orphan(id).await;
+            };
+            if self.step(&lease).await? {
+                return Ok(());
+            }
+        }
+        Err(PassError::Restless)
+    }
+
+    /// Takes one step; `true` where that was to rest.
+    async fn step(&self, lease: &Lease) -> Result<bool, PassError> {
+        let now = self.clock.now();
+        let plan = plan(lease, &self.options.plan, &self.cluster.capabilities());
+        let observed = self.cluster.observe(lease, &plan);
+        match decide(lease, &observed, self.options.load_timeout, now) {
+            Step::Rest => return Ok(true),
+            Step::Apply => match self.cluster.apply(lease, &plan).await {
+                Ok(()) => {}
+                // The row is read anew, and what changed is seen by then.
+                Err(ActError::Conflict { .. }) => {}
+                Err(ActError::Superseded { .. }) => return Ok(true),
+                Err(error) => return self.complain(lease, error).await,
+            },
+            Step::Delete => {
+                if let Err(error) = self.cluster.delete(lease.id).await {
+                    if matches!(error, ActError::Conflict { .. }) {
+                        return Ok(false);
+                    }
+                    return self.complain(lease, error).await;
+                }
+                if self.cluster.observe(lease, &plan).objects == observed.objects {
+                    // Accepted; the watch says when it is done.
+                    return Ok(true);
+                }
+            }
+            Step::Report(report) => self.change(lease.id, |lease| lease.observe(report.clone())).await?,
+            Step::Expire => self.change(lease.id, |lease| lease.expire(now)).await?,
+            Step::Invalidate(report) => {
+                self.change(lease.id, |lease| lease.invalidate(report.clone(), now)).await?;
+            }
+            Step::Close => {
+                self.change(lease.id, |lease| lease.close(now)).await?;
+                self.cluster.forget(lease.id);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Deletes what is there of a lease that is closed or unknown.
+    async fn remove_orphan(&self, id: LeaseId) -> Result<(), PassError> {
+        if self.cluster.has_objects(id) {
+            tracing::info!(lease.id = %id, "removes objects of a lease that holds none");
+            self.cluster.delete(id).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes a failure of the cluster the lease's message, and passes it on.
+    async fn complain(&self, lease: &Lease, error: ActError) -> Result<bool, PassError> {
+        let cause = match &error {
+            ActError::File { source, .. } => format!("{error}: {source}"),
+            _ => error.to_string(),
+        };
+        let message = match lease.end {
+            Some(_) => format!("its objects are still there: {cause}"),
+            None => cause,
+        };
+        // Why a lease became INVALID matters more than what keeps its objects.
+        let may_say = lease.state() != State::Invalid;
+        if may_say && lease.report.message != message {
+            tracing::warn!(lease.id = %lease.id, error = &error as &dyn std::error::Error, "a lease cannot follow");
+            let complain = |lease: &mut Lease| {
+                let report = Report { message: message.clone(), ..lease.report.clone() };
+                lease.observe(report)
+            };
+            self.change(lease.id, complain).await?;
+        }
+        Err(error.into())
+    }
+
+    async fn change(
+        &self,
+        id: LeaseId,
+        mut change: impl FnMut(&mut Lease) -> Option<Happening> + Send,
+    ) -> Result<(), PassError> {
+        let now = self.clock.now();
+        let change = |lease: &mut Lease| {
+            let happening = change(lease);
+            Ok::<_, Infallible>((happening.clone(), happening))
+        };
+        match self.store.change(id, SERVER, now, change).await {
+            Ok((Some(happening), lease)) => {
+                if happening.reason != "Reported" {
+                    tracing::info!(
+                        lease.id = %id, lease.owner = lease.owner, lease.state = %lease.state(),
+                        reason = happening.reason, "{}", happening.message
+                    );
+                    self.cluster.announce(&lease, &happening);
+                }
+                Ok(())
+            }
+            Ok((None, _)) | Err(ChangeError::NotFound) => Ok(()),
+            Err(ChangeError::Refused(never)) => match never {},
+            Err(ChangeError::Store(error)) => Err(error.into()),
+        }
+    }
+}

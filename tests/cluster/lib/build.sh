@@ -1,0 +1,154 @@
+# Builds each part once into $CACHE/parts/PART-VERSION. A part appears there whole or not at all, so an
+# interrupted build goes on where it was.
+
+GO_ENVIRONMENT=(GOCACHE="$CACHE/go/build" GOMODCACHE="$CACHE/go/mod" GOFLAGS='' GOWORK=off CGO_ENABLED=0)
+
+# The parts of a profile; a larger profile begins with the smaller one.
+parts_of() {
+  case $1 in
+    control-plane) echo kubernetes etcd kwok grpcurl promtool operator-crds keda-crds ;;
+    *) die "unknown profile $1" "profiles: control-plane" ;;
+  esac
+}
+
+# Each part_NAME fills the folder $1. To add one: such a function, its name above, its version in `versions`.
+part_kubernetes() { go_build kubernetes "$1" k8s.io/kubernetes/cmd/{kube-apiserver,kube-controller-manager,kube-scheduler,kubectl}; }
+part_etcd() { go_build etcd "$1/etcd" go.etcd.io/etcd/server/v3; }
+part_grpcurl() { go_build grpcurl "$1" github.com/fullstorydev/grpcurl/cmd/grpcurl; }
+# Without the tag, the clients of every cloud are compiled in.
+part_promtool() { go_build prometheus "$1" -tags remove_all_sd github.com/prometheus/prometheus/cmd/promtool; }
+part_kwok() {
+  go_build kwok "$1" sigs.k8s.io/kwok/cmd/kwok
+  local stages
+  stages=$(in_module kwok go list -m -f '{{.Dir}}' sigs.k8s.io/kwok)/kustomize/stage
+  mkdir "$1/stages"
+  cp "$stages"/node/fast/node-initialize.yaml "$stages"/pod/fast/pod-*.yaml "$1/stages/"
+}
+part_operator-crds() {
+  local kind
+  for kind in podmonitors prometheuses prometheusrules servicemonitors; do
+    copy_from_module operator-crds "example/prometheus-operator-crd/monitoring.coreos.com_$kind.yaml" "$1"
+  done
+}
+part_keda-crds() { copy_from_module keda-crds 'config/crd/bases/*.yaml' "$1"; }
+
+# Where a part is. promtool is of the same version as prometheus, being of its module.
+part_folder() {
+  local version
+  version=$(version_of "${1/promtool/prometheus}")
+  printf '%s' "$CACHE/parts/$1-$version"
+}
+
+is_built() {
+  local part
+  for part in $(parts_of "$1"); do
+    [[ -d $(part_folder "$part") ]] || return 1
+  done
+}
+
+# The PATH that has the profile's binaries first.
+path_of() {
+  local part path=''
+  for part in $(parts_of "$1"); do path+=$(part_folder "$part"):; done
+  printf '%s' "$path$PATH"
+}
+
+build() {
+  local profile=$1 part
+  parts_of "$profile" >/dev/null
+  ! is_built "$profile" || return 0
+  check_prerequisites
+  mkdir -p "$CACHE/parts" "$CACHE/log"
+  exec 9>"$CACHE/build.lock"
+  flock --nonblock 9 || { say "another build runs; waiting for it" && flock 9; }
+  for part in $(parts_of "$profile"); do
+    [[ -d $(part_folder "$part") ]] || build_part "$part"
+  done
+  remove_go_caches
+  exec 9>&-
+}
+
+build_part() {
+  local part=$1 folder new log start=$SECONDS
+  folder=$(part_folder "$part") new=$CACHE/parts/.new-$part log=$CACHE/log/build-$part.log
+  say "building ${folder##*/} …"
+  # A second try, because downloads break off now and then; what is compiled stays in the cache.
+  "$HERE/cluster" make-part "$part" "$new" >"$log" 2>&1 || "$HERE/cluster" make-part "$part" "$new" >>"$log" 2>&1 ||
+    { tail -n 15 "$log" >&2 && die "could not build $part" "the whole log is $log"; }
+  chmod -R u+w "$new"
+  mv "$new" "$folder"
+  say "  ${folder##*/}: $((SECONDS - start)) s"
+}
+
+# A process of its own, so that the first failing command ends it.
+make_part() {
+  rm -rf "$2" && mkdir "$2"
+  "part_$1" "$2"
+}
+
+in_module() {
+  local module=$1
+  shift
+  (set -e && cd "$HERE/modules/$module" && env "${GO_ENVIRONMENT[@]}" "$@")
+}
+
+# go_build MODULE TARGET [FLAG…] PACKAGE…: TARGET is a folder, or the binary's path.
+go_build() {
+  local module=$1 target=$2
+  shift 2
+  in_module "$module" go build -trimpath -ldflags "-s -w $(linker_flags "$module")" -o "$target" "$@"
+}
+
+# Kubernetes takes its version from the linker; without it a server calls itself v0.0.0-master.
+linker_flags() {
+  [[ $1 == kubernetes ]] || return 0
+  local version package major minor
+  version=$(version_of kubernetes)
+  IFS=. read -r major minor _ <<<"${version#v}"
+  for package in k8s.io/component-base/version k8s.io/client-go/pkg/version; do
+    printf -- '-X %s.gitVersion=%s -X %s.gitMajor=%s -X %s.gitMinor=%s ' \
+      "$package" "$version" "$package" "$major" "$package" "$minor"
+  done
+}
+
+# copy_from_module PART GLOB FOLDER: the module's zip is checked against modules/PART/sum.
+copy_from_module() {
+  local part=$1 glob=$2 folder=$3 answer module
+  answer=$(cd / && env "${GO_ENVIRONMENT[@]}" go mod download -json "$(module_of "$part")@$(version_of "$part")")
+  grep -qF "\"Sum\": \"$(<"$HERE/modules/$part/sum")\"" <<<"$answer" || { echo "$part is not what its sum says" && return 1; }
+  module=$(sed -n 's/^\t"Dir": "\(.*\)",*$/\1/p' <<<"$answer")
+  # shellcheck disable=SC2086 # the pattern is to be expanded
+  (cd "$module" && cp $glob "$folder/")
+}
+
+remove_go_caches() {
+  [[ -d $CACHE/go ]] || return 0
+  chmod -R u+w "$CACHE/go"
+  rm -rf "$CACHE/go"
+}
+
+# pin PART: for maintainers, after a change of `versions`.
+pin() {
+  local part=$1 module version folder=$HERE/modules/$1
+  module=$(module_of "$part") version=$(version_of "$part")
+  [[ -n $module ]] || die "$part has no line in versions"
+  mkdir -p "$folder"
+  case $part in
+    *-crds)
+      (cd / && env "${GO_ENVIRONMENT[@]}" go mod download -json "$module@$version") |
+        sed -n 's/^\t"Sum": "\(.*\)",*$/\1/p' >"$folder/sum"
+      ;;
+    kubernetes)
+      sed -i "s/^\(\tk8s.io\/.* => .*\) v.*/\1 v0.${version#v1.}/" "$folder/go.mod"
+      in_module "$part" go mod edit -require "$module@$version"
+      in_module "$part" go mod tidy
+      ;;
+    # Tidying would ask for modules that only tests of other systems need.
+    prometheus) in_module "$part" go get -tool "$module/cmd/prometheus@$version" "$module/cmd/promtool@$version" ;;
+    *)
+      in_module "$part" go mod edit -require "$module@$version"
+      in_module "$part" go mod tidy
+      ;;
+  esac
+  remove_go_caches
+}

@@ -1,0 +1,345 @@
+//! A running test cluster, as `tests/cluster/cluster` starts it: who may talk to it, how a test gets inside,
+//! what it breaks, and what was written. How the cluster is made is left to that script.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use serde::Deserialize;
+
+use crate::skip;
+
+const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/cluster/cluster");
+
+/// The script's exit status where this machine cannot run a cluster.
+const CANNOT: i32 = 4;
+
+/// A running cluster. One that a test has started itself ends when it is dropped.
+pub struct Cluster {
+    place: Place,
+    owned: bool,
+}
+
+enum Place {
+    /// Started by the script; all its state is in this folder.
+    Folder { folder: PathBuf, state: State },
+    /// Somebody's own, named by `KUBECONFIG` with `TMS_TEST_CLUSTER=existing`.
+    Existing { kubeconfig: PathBuf },
+}
+
+/// What `state.json` says.
+#[derive(Deserialize)]
+struct State {
+    first: u32,
+    kubeconfigs: BTreeMap<String, PathBuf>,
+    audit_log: PathBuf,
+    path: String,
+}
+
+/// A part that can be broken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    Etcd,
+    Apiserver,
+    Controllers,
+    Scheduler,
+    Kwok,
+}
+
+/// What is done to a part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Kills it; it stays away until `Restart`.
+    Stop,
+    /// Suspends it: connections stay open, nobody answers.
+    Freeze,
+    /// Resumes it.
+    Thaw,
+    /// Kills it if it runs, starts it, and waits until etcd or the apiserver answers again.
+    Restart,
+}
+
+/// One answered write of the audit log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuditLine {
+    pub timestamp: jiff::Timestamp,
+    pub verb: String,
+    pub resource: String,
+    pub subresource: String,
+    pub namespace: String,
+    pub name: String,
+    /// The HTTP status that was answered.
+    pub code: u16,
+}
+
+impl Cluster {
+    /// Starts a cluster for the caller alone. `None` where this machine cannot; the test is then counted as
+    /// skipped and only has to return.
+    pub fn start(name: &str) -> Option<Self> {
+        if existing_kubeconfig().is_some() {
+            skip("needs a cluster of its own, and was told to use an existing one");
+            return None;
+        }
+        Self::start_in(name).inspect_err(|reason| skip(reason)).ok()
+    }
+
+    /// Returns the cluster that tests share: the existing one, the one of `TMS_TEST_CLUSTER_DIR`, or one
+    /// started for this process. `None` as for `start`.
+    pub fn shared() -> Option<&'static Self> {
+        static SHARED: OnceLock<Result<Cluster, String>> = OnceLock::new();
+        let shared =
+            SHARED.get_or_init(|| match (existing_kubeconfig(), std::env::var_os("TMS_TEST_CLUSTER_DIR")) {
+                (Some(kubeconfig), _) => Ok(Self { place: Place::Existing { kubeconfig }, owned: false }),
+                (None, Some(folder)) => Ok(Self::running_in(folder.into(), false)),
+                (None, None) => Self::start_in("shared"),
+            });
+        shared.as_ref().inspect_err(|reason| skip(reason)).ok()
+    }
+
+    /// Moves the calling thread into the cluster's network. What it starts from then on, processes and
+    /// current-thread runtimes, is inside too; other threads are not.
+    pub fn enter(&self) {
+        if let Place::Folder { state, .. } = &self.place {
+            let network = File::open(format!("/proc/{}/ns/net", state.first)).expect("the cluster runs");
+            move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network))
+                .expect("root may enter a network namespace");
+        }
+    }
+
+    /// Returns the kubeconfig of a user: `admin`, `tms`, `rival` or `bench`. An existing cluster has one for all.
+    pub fn kubeconfig(&self, user: &str) -> PathBuf {
+        match &self.place {
+            Place::Folder { state, .. } => {
+                state.kubeconfigs.get(user).expect("a user of the harness").clone()
+            }
+            Place::Existing { kubeconfig } => kubeconfig.clone(),
+        }
+    }
+
+    /// Runs kubectl as administrator. Returns what it printed, or its complaint.
+    pub fn kubectl(&self, args: &[&str]) -> Result<String, String> {
+        self.kubectl_as("admin", args, "")
+    }
+
+    /// Creates the objects of a YAML text as administrator.
+    pub fn create(&self, yaml: &str) -> Result<String, String> {
+        self.kubectl_as("admin", &["create", "-f", "-"], yaml)
+    }
+
+    /// Runs kubectl as a user, with a text as its standard input.
+    pub fn kubectl_as(&self, user: &str, args: &[&str], input: &str) -> Result<String, String> {
+        let mut command = self.command("kubectl");
+        command.args(args).env("KUBECONFIG", self.kubeconfig(user));
+        let output = self.run_inside(command, input);
+        if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
+    }
+
+    /// Breaks a part, or mends it.
+    pub fn fault(&self, part: Part, fault: Fault) {
+        let Place::Folder { folder, .. } = &self.place else {
+            panic!("an existing cluster is not ours to break")
+        };
+        let output =
+            script("fault", folder).args([fault.as_str(), part.as_str()]).output().expect("the script runs");
+        assert!(output.status.success(), "{fault:?} of {part:?}: {}", text(output.stderr));
+    }
+
+    /// Returns every answered write of a user since the cluster was started, oldest first.
+    pub fn writes_of(&self, user: &str) -> Vec<AuditLine> {
+        let Place::Folder { state, .. } = &self.place else {
+            panic!("an existing cluster shows no audit log")
+        };
+        self.let_audit_log_catch_up(&state.audit_log);
+        let log = fs::read_to_string(&state.audit_log).expect("the audit log is readable");
+        let complete = log.rfind('\n').map_or("", |end| &log[..end]);
+        let events = complete
+            .lines()
+            .map(|line| serde_json::from_str::<Event>(line).expect("a line of the audit log"));
+        events.filter(|event| event.user.username == user).map(AuditLine::from).collect()
+    }
+
+    /// A line is written when its request ends, a moment after the answer. So a last write is made, and awaited.
+    fn let_audit_log_catch_up(&self, audit_log: &Path) {
+        let marker = format!("marker-{}", unique());
+        self.kubectl(&["delete", "configmap", &marker]).expect_err("there is none of this name");
+        for _ in 0..100 {
+            if fs::read_to_string(audit_log).is_ok_and(|log| log.contains(&marker) && log.ends_with('\n')) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        panic!("the audit log stands still; does the apiserver run?");
+    }
+
+    fn start_in(name: &str) -> Result<Self, String> {
+        let owner = std::process::id().to_string();
+        let folder = cache_folder().join("run").join(format!("{name}-{}", unique()));
+        let output =
+            script("up", &folder).args(["--owner", &owner]).output().expect("the script of the harness runs");
+        match output.status.code() {
+            Some(0) => Ok(Self::running_in(folder, true)),
+            Some(CANNOT) => Err(first_line(&text(output.stderr)).to_owned()),
+            _ => panic!("the cluster does not start: {}", text(output.stderr)),
+        }
+    }
+
+    fn running_in(folder: PathBuf, owned: bool) -> Self {
+        let path = folder.join("state.json");
+        let state =
+            fs::read(&path).unwrap_or_else(|error| panic!("no cluster runs: {}: {error}", path.display()));
+        let state = serde_json::from_slice(&state).expect("the harness wrote state.json");
+        Self { place: Place::Folder { folder, state }, owned }
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        if let Place::Folder { state, .. } = &self.place {
+            let path = std::env::var("PATH").unwrap_or_default();
+            command.env("PATH", format!("{}:{path}", state.path));
+            for proxy in ["http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"]
+            {
+                command.env_remove(proxy);
+            }
+        }
+        command
+    }
+
+    /// A thread of its own enters, so that the caller stays where it is.
+    fn run_inside(&self, mut command: Command, input: &str) -> Output {
+        let run = || {
+            self.enter();
+            let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+            let mut child = piped.spawn().expect("the program starts");
+            let mut stdin = child.stdin.take().expect("it was piped");
+            // A program that reads nothing closes the pipe; its own words say more than that.
+            let _ = stdin.write_all(input.as_bytes());
+            drop(stdin);
+            child.wait_with_output().expect("the program can be waited for")
+        };
+        std::thread::scope(|scope| scope.spawn(run).join().expect("it runs inside"))
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        let Place::Folder { folder, .. } = &self.place else { return };
+        if !self.owned {
+            return;
+        }
+        let ended = script("down", folder).status().is_ok_and(|status| status.success());
+        // The logs of a test that fails stay.
+        if ended && !std::thread::panicking() {
+            let _ = fs::remove_dir_all(folder);
+        }
+    }
+}
+
+impl Part {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Etcd => "etcd",
+            Self::Apiserver => "apiserver",
+            Self::Controllers => "controllers",
+            Self::Scheduler => "scheduler",
+            Self::Kwok => "kwok",
+        }
+    }
+}
+
+impl Fault {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Stop => "stop",
+            Self::Freeze => "freeze",
+            Self::Thaw => "thaw",
+            Self::Restart => "restart",
+        }
+    }
+}
+
+/// A line of the audit log, as Kubernetes writes it.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Event {
+    stage_timestamp: jiff::Timestamp,
+    verb: String,
+    user: User,
+    #[serde(default)]
+    object_ref: ObjectRef,
+    #[serde(default)]
+    response_status: ResponseStatus,
+}
+
+#[derive(Deserialize)]
+struct User {
+    username: String,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct ObjectRef {
+    resource: String,
+    subresource: String,
+    namespace: String,
+    name: String,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct ResponseStatus {
+    code: u16,
+}
+
+impl From<Event> for AuditLine {
+    fn from(event: Event) -> Self {
+        Self {
+            timestamp: event.stage_timestamp,
+            verb: event.verb,
+            resource: event.object_ref.resource,
+            subresource: event.object_ref.subresource,
+            namespace: event.object_ref.namespace,
+            name: event.object_ref.name,
+            code: event.response_status.code,
+        }
+    }
+}
+
+fn existing_kubeconfig() -> Option<PathBuf> {
+    (std::env::var("TMS_TEST_CLUSTER").as_deref() == Ok("existing"))
+        .then(|| std::env::var_os("KUBECONFIG").expect("KUBECONFIG names the existing cluster").into())
+}
+
+/// Returns a text that no other call on this machine gets meanwhile.
+fn unique() -> String {
+    static CALLS: AtomicU32 = AtomicU32::new(0);
+    format!("{}-{}", std::process::id(), CALLS.fetch_add(1, Ordering::Relaxed))
+}
+
+fn cache_folder() -> PathBuf {
+    let from = |variable| std::env::var_os(variable).map(PathBuf::from);
+    from("TMS_TEST_CACHE").unwrap_or_else(|| {
+        let caches = from("XDG_CACHE_HOME").or_else(|| from("HOME").map(|home| home.join(".cache")));
+        caches.expect("HOME is set").join("tms-test")
+    })
+}
+
+fn script(verb: &str, folder: &Path) -> Command {
+    let mut command = Command::new(SCRIPT);
+    command.arg(verb).arg("--dir").arg(folder).stdin(Stdio::null());
+    command
+}
+
+fn first_line(complaint: &str) -> &str {
+    complaint.lines().next().map_or("", |line| line.trim_start_matches("cluster: "))
+}
+
+fn text(bytes: Vec<u8>) -> String {
+    String::from_utf8_lossy(&bytes).into_owned()
+}
