@@ -381,12 +381,15 @@ async fn a_list_is_filtered(database: Database) {
     let third = admit(&store, Lease { created_at: at(3), ..labelled(lease(BOB), gpu()) }).await.id;
     set_phase(&store, first, Phase::Ready).await;
     release(&store, second).await;
+    close(&store, second).await;
 
     let owner = |owner: &str| Filter { owner: Some(owner.to_owned()), ..Filter::default() };
     let states = |states: &[State]| Filter { states: states.to_vec(), ..Filter::default() };
     let labelled = |pairs: &[(&str, &str)]| Filter { labels: labels(pairs), ..Filter::default() };
     let prefix = |prefix: &str| Filter { id_prefix: Some(prefix.to_owned()), ..Filter::default() };
-    let cases: [(Filter, &[LeaseId]); 12] = [
+    let since = |minutes| Filter { created_since: Some(at(minutes)), ..Filter::default() };
+    let open = Filter { is_open: true, ..Filter::default() };
+    let cases: [(Filter, &[LeaseId]); 16] = [
         (Filter::default(), &[third, second, first]),
         (owner(ALICE), &[second, first]),
         (owner("Alice"), &[]),
@@ -398,13 +401,18 @@ async fn a_list_is_filtered(database: Database) {
         (labelled(&[("team", "")]), &[]),
         (prefix(&second.to_string()), &[second]),
         (prefix("not a prefix"), &[]),
+        (since(2), &[third, second]),
+        (since(4), &[]),
+        (open.clone(), &[third, first]),
+        (Filter { owner: Some(ALICE.to_owned()), ..open }, &[first]),
         (
             Filter {
                 owner: Some(ALICE.to_owned()),
                 states: State::ALL.to_vec(),
                 labels: gpu(),
                 id_prefix: Some(first.to_string()[..12].to_owned()),
-                ..Filter::default()
+                created_since: Some(at(1)),
+                is_open: true,
             },
             &[first],
         ),

@@ -53,8 +53,8 @@ impl Writer {
     pub fn start(committer: Committer, lock: Option<File>) -> Self {
         let (queue, jobs) = mpsc::channel(LARGEST_BATCH);
         let jobs = Arc::new(Mutex::new(jobs));
-        match (&committer.pool, lock) {
-            (Pool::Sqlite(_), lock) => {
+        match &committer.pool {
+            Pool::Sqlite(_) => {
                 let committer = committer.clone();
                 tokio::spawn(async move {
                     committer.run(&jobs).await;
@@ -62,7 +62,7 @@ impl Writer {
                     drop(lock);
                 });
             }
-            (Pool::Postgres(_), _) => {
+            Pool::Postgres(_) => {
                 for _ in 0..POSTGRES_BATCHES {
                     let (committer, jobs) = (committer.clone(), Arc::clone(&jobs));
                     tokio::spawn(async move { committer.run(&jobs).await });

@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use secrecy::ExposeSecret;
-use sqlx::SqlSafeStr;
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
+use sqlx::{Connection, SqlSafeStr};
 use tokio::sync::broadcast;
 
 use super::commit::{Committer, Writer};
@@ -95,10 +95,18 @@ async fn open_sqlite(url: &str, rules: Rules) -> Result<Store, StoreError> {
         .foreign_keys(true)
         .busy_timeout(PATIENCE);
     let lock = lock(options.get_filename()).await?;
-    let write = SqlitePoolOptions::new().max_connections(1).connect_with(options.clone()).await?;
+    let write = write_sqlite(options.clone()).await?;
     sqlite_migrations().run(&write).await?;
     let read = Pool::Sqlite(read_sqlite(options).await?);
     start(read, Pool::Sqlite(write), rules, Some(lock)).await
+}
+
+async fn write_sqlite(options: SqliteConnectOptions) -> Result<SqlitePool, StoreError> {
+    let pool = SqlitePoolOptions::new()
+        .max_connections(1)
+        // On a full disk SQLite itself undoes the transaction, and sqlx would count it as open for ever.
+        .before_acquire(|connection, _| Box::pin(async { Ok(!connection.is_in_transaction()) }));
+    Ok(pool.connect_with(options).await?)
 }
 
 async fn read_sqlite(options: SqliteConnectOptions) -> Result<SqlitePool, StoreError> {
@@ -197,4 +205,30 @@ fn sqlite_migrations() -> Migrator {
 
 fn postgres_migrations() -> Migrator {
     migrations!("postgres": 1 "0001_leases")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_transaction_that_sqlite_undid_by_itself_hinders_no_later_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let options =
+            SqliteConnectOptions::new().filename(folder.path().join("tms.db")).create_if_missing(true);
+        let pool = Pool::Sqlite(write_sqlite(options).await.unwrap());
+        let mut transaction = pool.begin().await.unwrap();
+        transaction.execute("ROLLBACK").await.unwrap();
+        assert!(transaction.commit().await.is_err());
+        pool.begin().await.unwrap().commit().await.unwrap();
+    }
+
+    #[test]
+    fn a_file_has_one_lock_however_it_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let plain = lock_path(&folder.path().join("tms.db")).unwrap();
+        let roundabout = lock_path(&folder.path().join("new/../tms.db"));
+        assert_eq!(roundabout.unwrap(), plain);
+        assert_eq!(plain.file_name().unwrap(), "tms.db.lock");
+    }
 }
