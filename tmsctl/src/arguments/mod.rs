@@ -1,0 +1,12 @@
+//! What the command line says, as values of the interface: parsers of single values, and the groups of flags that
+//! several commands share.
+
+mod metric;
+mod model;
+mod scaling;
+mod spec;
+mod values;
+
+pub use scaling::ScalingArguments;
+pub use spec::SpecArguments;
+pub use values::{duration, key_value, labels, proto_duration};

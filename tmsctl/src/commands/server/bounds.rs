@@ -1,0 +1,203 @@
+//! `tmsctl server bounds`.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::Serialize;
+use tms_proto::v1::{self, BoundsRequest, BoundsResponse};
+
+use super::Global;
+use crate::failure::Failure;
+use crate::{output, text, words};
+
+/// Show what a lease may ask for, and what it gets where it does not ask
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+The administrator sets the bounds in the server's values.yaml: server.autoscaling, server.leases, server.resources.
+
+With -z: one metric on a line: its key, whether a lease may change it, whether it is on by default, and the default, the \
+smallest and the largest threshold.")]
+pub struct Arguments {}
+
+#[derive(Serialize)]
+struct Bounds {
+    autoscaling: Autoscaling,
+    lifetime: Lifetime,
+    resources: ResourceBounds,
+    default_image: String,
+}
+
+#[derive(Serialize)]
+struct Autoscaling {
+    enabled: bool,
+    provider: String,
+    default_minimum: u32,
+    default_maximum: u32,
+    minimum_lower_bound: u32,
+    minimum_upper_bound: u32,
+    maximum: u32,
+    metrics: BTreeMap<String, Metric>,
+}
+
+#[derive(Serialize)]
+struct Metric {
+    allowed: bool,
+    enabled: bool,
+    threshold_default: i64,
+    threshold_minimum: i64,
+    threshold_maximum: Option<i64>,
+}
+
+#[derive(Serialize)]
+struct Lifetime {
+    minimum_seconds: u64,
+    default_seconds: u64,
+    maximum_seconds: u64,
+}
+
+#[derive(Serialize)]
+struct ResourceBounds {
+    default: Resources,
+    maximum: Resources,
+    gpu_resource: String,
+}
+
+#[derive(Serialize)]
+struct Resources {
+    gpus: u32,
+    cpu: String,
+    memory: String,
+}
+
+pub async fn run(global: &Global) -> Result<(), Failure> {
+    let form = global.form()?;
+    let connection = global.connect().await?;
+    let answer = connection.answer("Bounds", connection.server().bounds(BoundsRequest {})).await?;
+    let bounds = Bounds::from(answer);
+    form.print(&bounds, || page(&bounds, output::width()), || lines(&bounds))
+}
+
+fn page(bounds: &Bounds, width: Option<u16>) -> String {
+    let Bounds { autoscaling, lifetime, resources, default_image } = bounds;
+    let told = |seconds| words::duration(Duration::from_secs(seconds));
+    let mut page = text::facts(&[
+        ("Image", default_image.clone()),
+        (
+            "Lifetime",
+            format!(
+                "{} to {}, {} by default",
+                told(lifetime.minimum_seconds),
+                told(lifetime.maximum_seconds),
+                told(lifetime.default_seconds)
+            ),
+        ),
+        ("Replicas", format!("up to {} where fixed, 1 by default", autoscaling.maximum)),
+        ("GPU", resources.gpu_resource.clone()),
+        ("Autoscaling", autoscaling_in_words(autoscaling)),
+    ]);
+    let rows = [("default", &resources.default), ("most", &resources.maximum)];
+    let rows =
+        rows.map(|(name, of)| [name.to_owned(), of.gpus.to_string(), of.cpu.clone(), of.memory.clone()]);
+    page +=
+        &text::section("Resources of a replica", &text::table(&["", "GPUS", "CPU", "MEMORY"], rows, width));
+    if autoscaling.enabled {
+        page += &text::section("Metrics", &metric_table(autoscaling, width));
+    }
+    page
+}
+
+fn autoscaling_in_words(autoscaling: &Autoscaling) -> String {
+    if !autoscaling.enabled {
+        return "not allowed".to_owned();
+    }
+    format!(
+        "at least {} to {} replicas, {} by default; at most {}, {} by default; numbers from {}",
+        autoscaling.minimum_lower_bound,
+        autoscaling.minimum_upper_bound,
+        autoscaling.default_minimum,
+        autoscaling.maximum,
+        autoscaling.default_maximum,
+        autoscaling.provider,
+    )
+}
+
+fn metric_table(autoscaling: &Autoscaling, width: Option<u16>) -> String {
+    let rows = autoscaling.metrics.iter().map(|(name, metric)| {
+        let told = |value| words::threshold(name, value);
+        let range = match metric.threshold_maximum {
+            Some(maximum) => format!("{} to {}", told(metric.threshold_minimum), told(maximum)),
+            None => format!("{} or more", told(metric.threshold_minimum)),
+        };
+        [
+            name.clone(),
+            if metric.allowed { "yes" } else { "no" }.to_owned(),
+            if metric.enabled { "on" } else { "off" }.to_owned(),
+            told(metric.threshold_default),
+            range,
+        ]
+    });
+    text::table(&["METRIC", "LEASES MAY CHANGE IT", "DEFAULT", "THRESHOLD", "RANGE"], rows, width)
+}
+
+fn lines(bounds: &Bounds) -> String {
+    let fields = |(name, metric): (&String, &Metric)| {
+        text::line(&[
+            name.clone(),
+            metric.allowed.to_string(),
+            metric.enabled.to_string(),
+            metric.threshold_default.to_string(),
+            metric.threshold_minimum.to_string(),
+            metric.threshold_maximum.map(|maximum| maximum.to_string()).unwrap_or_default(),
+        ])
+    };
+    bounds.autoscaling.metrics.iter().map(fields).collect()
+}
+
+impl From<BoundsResponse> for Bounds {
+    fn from(answer: BoundsResponse) -> Self {
+        let lifetime = answer.lifetime.unwrap_or_default();
+        let resources = answer.resources.unwrap_or_default();
+        Self {
+            autoscaling: answer.autoscaling.unwrap_or_default().into(),
+            lifetime: Lifetime {
+                minimum_seconds: lifetime.minimum_seconds,
+                default_seconds: lifetime.default_seconds,
+                maximum_seconds: lifetime.maximum_seconds,
+            },
+            resources: ResourceBounds {
+                default: resources.default.unwrap_or_default().into(),
+                maximum: resources.maximum.unwrap_or_default().into(),
+                gpu_resource: resources.gpu_resource,
+            },
+            default_image: answer.default_image,
+        }
+    }
+}
+
+impl From<v1::AutoscalingBounds> for Autoscaling {
+    fn from(bounds: v1::AutoscalingBounds) -> Self {
+        let metric = |metric: v1::MetricBounds| Metric {
+            allowed: metric.allowed,
+            enabled: metric.enabled,
+            threshold_default: metric.threshold_default,
+            threshold_minimum: metric.threshold_minimum,
+            threshold_maximum: metric.threshold_maximum,
+        };
+        Self {
+            enabled: bounds.enabled,
+            provider: bounds.provider,
+            default_minimum: bounds.default_minimum,
+            default_maximum: bounds.default_maximum,
+            minimum_lower_bound: bounds.minimum_lower_bound,
+            minimum_upper_bound: bounds.minimum_upper_bound,
+            maximum: bounds.maximum,
+            metrics: bounds.metrics.into_iter().map(|(name, of)| (name, metric(of))).collect(),
+        }
+    }
+}
+
+impl From<v1::Resources> for Resources {
+    fn from(resources: v1::Resources) -> Self {
+        Self { gpus: resources.gpus, cpu: resources.cpu, memory: resources.memory }
+    }
+}
