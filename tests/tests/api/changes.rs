@@ -27,7 +27,7 @@ async fn a_renewal_counts_from_now_and_grants_no_more_than_the_maximum() {
     let request = v1::RenewRequest { lease_id: lease.id.clone(), lifetime: lifetime(365 * 24 * 3600) };
     let renewed = client.renew(request).await.unwrap().into_inner();
     assert_eq!(renewed.granted, lifetime(7 * 24 * 3600));
-    insta::assert_snapshot!(renewed.warnings.join("\n"), @"");
+    insta::assert_snapshot!(renewed.warnings.join("\n"), @"granted 168h, which is the longest (server.leases.maximumLifetime)");
     assert_eq!(server.woken.ids(), [lease.id.clone(), lease.id.clone(), lease.id]);
 }
 
