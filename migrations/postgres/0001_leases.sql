@@ -44,8 +44,9 @@ CREATE TABLE leases (
 CREATE UNIQUE INDEX leases_by_request ON leases (owner, request_id) WHERE request_id IS NOT NULL;
 CREATE INDEX leases_by_age ON leases (created_at, id);
 CREATE INDEX leases_by_owner ON leases (owner, created_at, id);
+CREATE INDEX leases_by_owner_and_id ON leases (owner, id);
 CREATE INDEX leases_by_state ON leases (state, created_at, id);
-CREATE INDEX leases_due ON leases (due_at) WHERE due_at IS NOT NULL;
+CREATE INDEX leases_due ON leases (due_at, id) WHERE due_at IS NOT NULL;
 CREATE INDEX leases_open ON leases (id) WHERE closed_at IS NULL;
 
 -- Apart from its lease, because it is large and hardly ever changes.

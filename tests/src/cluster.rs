@@ -156,6 +156,7 @@ impl Cluster {
         let Place::Folder { state, .. } = &self.place else {
             panic!("an existing cluster shows no audit log")
         };
+        self.let_audit_log_catch_up(&state.audit_log);
         let log = fs::read_to_string(&state.audit_log).expect("the audit log is readable");
         let complete = log.rfind('\n').map_or("", |end| &log[..end]);
         let events = complete

@@ -213,32 +213,23 @@ fn pace(reader: &mut Reader, key: &str, range: std::ops::RangeInclusive<i64>) ->
 /// Reads how Prometheus finds and scrapes what TMS makes for it.
 pub(super) fn prometheus(reader: &mut Reader) -> Option<Prometheus> {
     let key = |part: &str| format!("server.autoscaling.prometheus.{part}");
-    let [interval_key, timeout_key, window_key] =
-        ["scrapeInterval", "scrapeTimeout", "window"].map(|part| key(part));
+    let [interval_key, timeout_key, window_key] = ["scrapeInterval", "scrapeTimeout", "window"].map(key);
     let pod_monitor_labels = labels::labels(reader, &key("podMonitorLabels"), Some("A13"));
     let rule_labels = labels::labels(reader, &key("ruleLabels"), Some("A13"));
     let second = SignedDuration::from_secs(1);
     let interval = reader.seconds(&interval_key, second..=SignedDuration::from_mins(1), Some("A14"));
     let timeout = reader.seconds(&timeout_key, second..=SignedDuration::from_mins(1), Some("A14"));
     let window = reader.seconds(&window_key, second..=SignedDuration::from_hours(1), Some("A14"));
-    if let (Some(interval), Some(timeout)) = (interval, timeout)
-        && timeout > interval
-    {
-        let problem = format!(
-            "must be at most {interval_key}, which is {interval}s ({})",
-            reader.origin(&interval_key)
-        );
-        reader.fault::<()>(&timeout_key, problem, Some("A14"));
-    }
+    let [shown_timeout, shown_interval] = [timeout, interval].map(|seconds| seconds.map(Seconds));
+    reader.demand_order(
+        (&timeout_key, shown_timeout.as_ref()),
+        (&interval_key, shown_interval.as_ref()),
+        Some("A14"),
+    );
     if let (Some(interval), Some(window)) = (interval, window)
         && window < 4 * interval
     {
-        let least = 4 * interval;
-        let problem = format!(
-            "must be at least {least}s, four times {interval_key}, which is {interval}s ({})",
-            reader.origin(&interval_key)
-        );
-        reader.fault::<()>(&window_key, problem, Some("A14"));
+        demand_window(reader, (&interval_key, interval), (&window_key, window));
     }
     Some(Prometheus {
         pod_monitor_labels: pod_monitor_labels?,
@@ -247,6 +238,32 @@ pub(super) fn prometheus(reader: &mut Reader) -> Option<Prometheus> {
         scrape_timeout_seconds: timeout?,
         window_seconds: window?,
     })
+}
+
+fn demand_window(
+    reader: &mut Reader,
+    (interval_key, interval): (&str, u32),
+    (window_key, window): (&str, u32),
+) {
+    if reader.is_default(window_key) {
+        let problem = format!("must be at most a quarter of {window_key}, which is {window}s (default)");
+        reader.fault::<()>(interval_key, problem, Some("A14"));
+        reader.advise(&format!("set {window_key} too, to {}s or more", 4 * interval));
+    } else {
+        let origin = reader.origin(interval_key);
+        let problem = format!("must be at least four times {interval_key}, which is {interval}s ({origin})");
+        reader.fault::<()>(window_key, problem, Some("A14"));
+    }
+}
+
+/// Seconds as values.yaml writes them.
+#[derive(PartialEq, PartialOrd)]
+struct Seconds(u32);
+
+impl std::fmt::Display for Seconds {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}s", self.0)
+    }
 }
 
 /// Warns of labels that probably nobody selects.
@@ -297,18 +314,15 @@ fn warn_of_metrics(reader: &mut Reader, bounds: &AutoscalingBounds) {
 
 fn why_it_hardly_scales(threshold: i64, tolerance_milli: i64) -> Option<(&'static str, String)> {
     let needed_milli = threshold * (1000 + tolerance_milli);
-    let needed = needed_milli / 1000;
-    if needed_milli >= 100_000 {
-        let problem = format!(
-            "can never add a replica: the mean would have to exceed {threshold} % by more than the tolerance, {needed} % or more; \
-             choose at most 85 or set server.autoscaling.behavior.scaleUp.tolerance"
-        );
-        return Some(("A9", problem));
-    }
-    let is_near = needed_milli > 93_500;
-    is_near.then(|| {
-        ("A9", format!("hardly ever adds a replica: the mean must exceed {needed} %, tolerance included; choose at most 85"))
-    })
+    let needed = format!("{}.{} %", needed_milli / 1000, needed_milli % 1000 / 100);
+    let problem = match needed_milli {
+        ..=93_500 => return None,
+        93_501..100_000 => {
+            format!("hardly ever adds a replica: the mean must exceed {needed}, tolerance included")
+        }
+        _ => format!("can never add a replica: the mean would have to exceed {needed}, tolerance included"),
+    };
+    Some(("A9", problem + "; choose at most 85, or set server.autoscaling.behavior.scaleUp.tolerance"))
 }
 
 fn why_it_is_long(threshold: i64, _tolerance_milli: i64) -> Option<(&'static str, String)> {

@@ -3,10 +3,9 @@
 use std::collections::BTreeMap;
 
 use secrecy::SecretString;
-use serde_saphyr::Spanned;
 
 use super::finding::{Finding, Origin, Source};
-use super::layer::{self, Content};
+use super::layer::{self, Content, Document};
 use super::shape::{self, Shape};
 
 /// What the name of a variable that sets a key begins with. Two underscores, because Kubernetes itself sets variables
@@ -18,7 +17,7 @@ const PASSWORD: &str = "TMS_DATABASE_PASSWORD";
 /// What the environment says.
 pub(super) struct Environment {
     /// One document for each variable that sets a key.
-    pub variables: Vec<(Source, Result<Spanned<Content>, Finding>)>,
+    pub variables: Vec<(Source, Document)>,
     /// The password of the database.
     pub password: Option<SecretString>,
 }
@@ -49,14 +48,14 @@ pub(super) fn read(variables: impl Iterator<Item = (String, String)>, shape: &Sh
         let source = Source::Variable(name.clone());
         let key = names.join(".");
         let content = match set_by.get(&key) {
-            Some((other, said)) if *said != value => Err(Finding {
+            Some((other, said)) if *said != value => Err(Box::new(Finding {
                 origin: Origin::whole(source.clone()),
                 key: key.clone(),
                 value: None,
                 problem: format!("says otherwise than {other}, which sets the same key"),
                 rule: None,
                 hint: Some("keep one of them".to_owned()),
-            }),
+            })),
             Some(_) | None => document(&names, &value, below, &source),
         };
         set_by.insert(key, (name, value));
@@ -67,12 +66,7 @@ pub(super) fn read(variables: impl Iterator<Item = (String, String)>, shape: &Sh
 
 /// Returns the document that sets the key of these names. A list or a map is written as YAML on one line; everything
 /// else stays the text that it is, to be read as the key demands.
-fn document(
-    names: &[String],
-    value: &str,
-    shape: Option<&Shape>,
-    source: &Source,
-) -> Result<Spanned<Content>, Finding> {
+fn document(names: &[String], value: &str, shape: Option<&Shape>, source: &Source) -> Document {
     let content = match shape {
         Some(Shape::List(_) | Shape::Free | Shape::Map(_)) => layer::parse(value, source)?.value,
         Some(Shape::Leaf) | None => Content::Text(value.to_owned()),

@@ -1,13 +1,9 @@
-//! The syntax of Kubernetes names, labels and annotations, as far as values.yaml holds them.
+//! Reads labels, annotations and names of objects.
 
 use std::collections::BTreeMap;
 
-use super::reader::Reader;
-
-/// Keys of labels that TMS itself sets.
-const RESERVED_LABELS: [&str; 2] = ["app.kubernetes.io", "tms.internal"];
-/// Keys of annotations that TMS itself sets.
-const RESERVED_ANNOTATIONS: [&str; 1] = ["tms.internal"];
+use super::reader::{FaultOf, Reader};
+use crate::domain::bounds::names::{is_own, label_key_fault, label_value_fault};
 
 /// Reads a map of labels.
 pub(super) fn labels(
@@ -15,121 +11,63 @@ pub(super) fn labels(
     key: &str,
     rule: Option<&'static str>,
 ) -> Option<BTreeMap<String, String>> {
-    read(reader, key, rule, &RESERVED_LABELS, true)
+    read(reader, key, rule, reserved_label, label_value_fault)
 }
 
 /// Reads a map of annotations.
 pub(super) fn annotations(reader: &mut Reader, key: &str) -> Option<BTreeMap<String, String>> {
-    read(reader, key, None, &RESERVED_ANNOTATIONS, false)
+    read(reader, key, None, |name| is_own(name).then_some(OWN), |_| None)
+}
+
+const OWN: &str = "must not be set: tms.internal/ belongs to TMS";
+
+fn reserved_label(name: &str) -> Option<&'static str> {
+    match name.split_once('/') {
+        Some(("app.kubernetes.io", "part-of")) => Some("must not be set: kubernetes.partOf sets it"),
+        Some(("app.kubernetes.io", _)) => {
+            Some("must not be set: TMS itself sets labels of app.kubernetes.io/")
+        }
+        Some(_) | None => is_own(name).then_some(OWN),
+    }
 }
 
 fn read(
     reader: &mut Reader,
     key: &str,
     rule: Option<&'static str>,
-    reserved: &[&str],
-    are_labels: bool,
+    reserved: FaultOf,
+    value_fault: FaultOf,
 ) -> Option<BTreeMap<String, String>> {
     let entries = reader.texts(key)?;
-    let faults = reader.faults.len();
+    let mut is_sound = true;
     for (name, value) in &entries {
-        let at = format!("{key}.{name}");
-        if let Some(prefix) = reserved.iter().find(|prefix| is_below(name, prefix)) {
-            reader.fault::<()>(&at, format!("must not be set: {prefix}/ belongs to TMS"), rule);
-            if name == "app.kubernetes.io/part-of" {
-                reader.advise("set kubernetes.partOf");
-            }
-        } else if let Err(expected) = qualified_name(name) {
-            reader.fault::<()>(&at, format!("the name must be {expected}"), rule);
-        }
-        if are_labels && let Err(expected) = label_value(value) {
-            reader.fault::<()>(&at, format!("must be {expected}"), rule);
+        let name_fault = reserved(name).or_else(|| label_key_fault(name));
+        for problem in [name_fault, value_fault(value)].into_iter().flatten() {
+            is_sound = false;
+            reader.fault::<()>(&format!("{key}.{name}"), problem.to_owned(), rule);
         }
     }
-    (reader.faults.len() == faults).then(|| entries.into_iter().collect())
+    is_sound.then(|| entries.into_iter().collect())
 }
 
-fn is_below(name: &str, prefix: &str) -> bool {
-    name.split_once('/')
-        .is_some_and(|(before, _)| before == prefix || before.ends_with(&format!(".{prefix}")))
+/// What is wrong with the name of a namespace.
+pub(super) fn namespace_fault(text: &str) -> Option<&'static str> {
+    (!is_dns_label(text)).then_some(
+        "is not the name of a namespace: at most 63 of a–z 0–9 - are, with a letter or digit at both ends",
+    )
 }
 
-/// Accepts the key of a label or an annotation, such as `team` or `example.com/team`.
-pub(super) fn qualified_name(text: &str) -> Result<(), &'static str> {
-    const EXPECTED: &str = "a name of at most 63 letters, digits, '-', '_' and '.', beginning and ending with a letter \
-                            or digit, after an optional domain and '/'";
-    let (domain, name) = text.split_once('/').map_or((None, text), |(domain, name)| (Some(domain), name));
-    let is_good =
-        !name.is_empty() && label_value(name).is_ok() && domain.is_none_or(|it| subdomain(it).is_ok());
-    if is_good { Ok(()) } else { Err(EXPECTED) }
-}
-
-/// Accepts the value of a label.
-pub(super) fn label_value(text: &str) -> Result<(), &'static str> {
-    let is_inner = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
-    let ends_well = |byte: Option<&u8>| byte.is_none_or(u8::is_ascii_alphanumeric);
-    let bytes = text.as_bytes();
-    let is_good = bytes.len() <= 63
-        && bytes.iter().copied().all(is_inner)
-        && ends_well(bytes.first())
-        && ends_well(bytes.last());
-    if is_good {
-        Ok(())
-    } else {
-        Err("at most 63 letters, digits, '-', '_' and '.', beginning and ending with a letter or digit")
-    }
-}
-
-/// Accepts the name of a namespace.
-pub(super) fn namespace(text: &str) -> Result<(), &'static str> {
-    if is_dns_label(text) {
-        Ok(())
-    } else {
-        Err(
-            "the name of a namespace: at most 63 lower-case letters, digits and '-', beginning and ending with a letter \
-             or digit",
-        )
-    }
-}
-
-/// Accepts the name of an object such as a Secret.
-pub(super) fn subdomain(text: &str) -> Result<(), &'static str> {
-    if text.len() <= 253 && text.split('.').all(is_dns_label) {
-        Ok(())
-    } else {
-        Err("a name of lower-case letters, digits, '-' and '.'")
-    }
-}
-
-/// Accepts the name of an extended resource, such as `nvidia.com/gpu`.
-pub(super) fn extended_resource(text: &str) -> Result<(), &'static str> {
-    let is_extended = text
-        .split_once('/')
-        .is_some_and(|(domain, _)| !is_below(text, "kubernetes.io") && !domain.is_empty());
-    if is_extended && qualified_name(text).is_ok() {
-        Ok(())
-    } else {
-        Err("the name of an extended resource, such as nvidia.com/gpu")
-    }
-}
-
-/// Accepts the reference of an image, as far as it can be told without a registry.
-pub(super) fn image(text: &str) -> Result<(), &'static str> {
-    let is_good = !text.is_empty()
-        && text.len() <= 512
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-/:@".contains(&byte))
-        && text.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
-    if is_good {
-        Ok(())
-    } else {
-        Err("the reference of an image, such as registry.example.com/tritonserver:26.07-py3")
-    }
+/// What is wrong with the name of a Secret.
+pub(super) fn secret_fault(text: &str) -> Option<&'static str> {
+    let is_name = text.len() <= 253 && text.split('.').all(is_dns_label);
+    (!is_name).then_some(
+        "is not the name of a Secret: at most 253 of a–z 0–9 - . are, with a letter or digit at both ends",
+    )
 }
 
 fn is_dns_label(text: &str) -> bool {
-    let is_inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     (1..=63).contains(&text.len())
-        && text.bytes().all(is_inner)
+        && text.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'))
         && !text.starts_with('-')
         && !text.ends_with('-')
 }
@@ -139,39 +77,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_follow_the_rules_of_kubernetes() {
-        type Check = fn(&str) -> Result<(), &'static str>;
+    fn names_of_objects_follow_the_rules_of_kubernetes() {
         let long = "a".repeat(64);
-        let cases: [(Check, &str, bool); 26] = [
-            (qualified_name, "team", true),
-            (qualified_name, "Team_1.x", true),
-            (qualified_name, "example.com/team", true),
-            (qualified_name, "", false),
-            (qualified_name, "example.com/", false),
-            (qualified_name, "/team", false),
-            (qualified_name, "a/b/c", false),
-            (qualified_name, "Example.com/team", false),
-            (qualified_name, &long, false),
-            (label_value, "", true),
-            (label_value, "26.07-py3", true),
-            (label_value, "-x", false),
-            (label_value, "a b", false),
-            (label_value, &long, false),
-            (namespace, "tms", true),
-            (namespace, "TMS", false),
-            (namespace, "a.b", false),
-            (subdomain, "pull.secret-1", true),
-            (subdomain, "pull..secret", false),
-            (extended_resource, "nvidia.com/gpu", true),
-            (extended_resource, "nvidia.com/mig-1g.5gb", true),
-            (extended_resource, "gpu", false),
-            (extended_resource, "kubernetes.io/gpu", false),
-            (image, "nvcr.io/nvidia/tritonserver:26.07-py3", true),
-            (image, "localhost:5000/a@sha256:0123", true),
-            (image, "a b", false),
+        let cases: [(FaultOf, &[&str], &[&str]); 2] = [
+            (namespace_fault, &["tms", "a", "0-a"], &["", "TMS", "a.b", "-a", "a-", &long]),
+            (secret_fault, &["pull", "pull.secret-1"], &["", "pull..secret", "Pull", "a_b", &long]),
         ];
-        for (check, text, is_good) in cases {
-            assert_eq!(check(text).is_ok(), is_good, "{text:?}");
+        for (fault_of, good, bad) in cases {
+            for name in good {
+                assert_eq!(fault_of(name), None, "{name:?}");
+            }
+            for name in bad {
+                assert!(fault_of(name).is_some(), "{name:?}");
+            }
         }
     }
 }

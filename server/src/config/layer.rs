@@ -24,6 +24,9 @@ pub(super) enum Content {
     Map(Vec<(Spanned<String>, Spanned<Content>)>),
 }
 
+/// A document, or why there is none.
+pub(super) type Document = Result<Spanned<Content>, Box<Finding>>;
+
 /// Keys and values of one source under the names that the server knows, and where each stands.
 pub(super) struct Layer {
     pub source: Source,
@@ -53,6 +56,12 @@ pub(super) fn merge(layers: &[Layer]) -> Merged {
     let values = figment.extract().expect("any dictionary is a dictionary");
     let mut origins = BTreeMap::new();
     for layer in layers {
+        // A list replaces the whole list below it.
+        let lists: Vec<&str> = layer.positions.keys().filter_map(|key| key.strip_suffix("[0]")).collect();
+        let is_replaced = |key: &str| {
+            lists.iter().any(|list| key.strip_prefix(list).is_some_and(|rest| rest.starts_with('[')))
+        };
+        origins.retain(|key: &String, _| !is_replaced(key));
         for (key, position) in &layer.positions {
             let origin = Origin { source: layer.source.clone(), position: Some(*position) };
             origins.insert(key.clone(), origin);
@@ -62,39 +71,42 @@ pub(super) fn merge(layers: &[Layer]) -> Merged {
 }
 
 /// Reads a file.
-pub(super) fn read_file(path: &Path) -> Result<Spanned<Content>, Finding> {
-    let fault = |problem, hint| Finding {
-        origin: Origin::whole(Source::File(path.to_owned())),
-        key: String::new(),
-        value: None,
-        problem,
-        rule: None,
-        hint,
-    };
-    let bytes = std::fs::read(path).map_err(|error| fault(format!("cannot be read: {error}"), None))?;
-    let text = String::from_utf8(bytes)
-        .map_err(|_| fault("is not UTF-8".to_owned(), Some("save the file as UTF-8".to_owned())))?;
-    parse(&text, &Source::File(path.to_owned()))
+pub(super) fn read_file(path: &Path) -> Document {
+    let source = Source::File(path.to_owned());
+    // A text that is not UTF-8 is an error of reading, too.
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| unreadable(&source, None, format!("cannot be read: {error}")))?;
+    parse(&text, &source)
 }
 
 /// Reads YAML.
-pub(super) fn parse(text: &str, source: &Source) -> Result<Spanned<Content>, Finding> {
+pub(super) fn parse(text: &str, source: &Source) -> Document {
     let parsed: Result<Option<Spanned<Content>>, _> = serde_saphyr::from_str(text);
     match parsed {
         Ok(Some(content)) => Ok(content),
         Ok(None) => Ok(without_position(Content::Null)),
         Err(error) => {
             let position = error.location().map(|location| (location.line(), location.column()));
-            // The snippet would print neighbouring lines, which may hold what is not for a log.
-            let problem = error.without_snippet().to_string();
-            Err(Finding {
-                origin: Origin { source: source.clone(), position },
-                key: String::new(),
-                value: None,
-                problem: format!("is not valid YAML: {problem}"),
-                rule: None,
-                hint: None,
-            })
+            Err(unreadable(source, position, why_unreadable(&error)))
+        }
+    }
+}
+
+fn unreadable(source: &Source, position: Option<(u64, u64)>, problem: String) -> Box<Finding> {
+    let origin = Origin { source: source.clone(), position };
+    Box::new(Finding { origin, key: String::new(), value: None, problem, rule: None, hint: None })
+}
+
+fn why_unreadable(error: &serde_saphyr::Error) -> String {
+    // The snippet would print neighbouring lines, which may hold what is not for a log.
+    match error.without_snippet() {
+        serde_saphyr::Error::DuplicateMappingKey { key: Some(key), .. } => {
+            format!("gives the key {key} twice")
+        }
+        other => {
+            let text = other.to_string();
+            let reason = text.rsplit_once(" at line ").map_or(text.as_str(), |(reason, _)| reason);
+            format!("is not valid YAML: {reason}")
         }
     }
 }

@@ -26,8 +26,9 @@ pub use environment::environment;
 pub use finding::{Finding, Invalid, Origin, Source};
 
 use crate::domain::bounds::Bounds;
+use crate::domain::bounds::names::label_value_fault;
 use crate::domain::plan;
-use layer::Layer;
+use layer::{Document, Layer};
 use reader::Reader;
 use shape::{Conform, Shape};
 
@@ -125,7 +126,7 @@ pub struct Cluster {
     /// Directory or cluster.
     pub kind: ClusterKind,
     /// Calls under way at once.
-    pub calls_in_flight: u32,
+    pub calls_in_flight: usize,
     /// Calls started in a second.
     pub calls_per_second: u32,
     /// After which a call is given up.
@@ -227,11 +228,13 @@ fn read(files: &[PathBuf], environment: impl Iterator<Item = (String, String)>) 
     let shape = Shape::of(&built_in.value);
     let mut layers: Vec<Layer> = Vec::new();
     let (mut faults, mut warnings) = (Vec::new(), Vec::new());
-    let mut add = |source, content: Result<_, Finding>| {
-        let mut conform = Conform::new(source);
+    let mut sources: Vec<Source> = Vec::new();
+    let mut add = |source: Source, content: Document| {
+        sources.push(source.clone());
+        let mut conform = Conform::new(source, &shape);
         match content {
-            Ok(content) => layers.push(conform.layer(&content, &shape)),
-            Err(fault) => conform.faults.push(fault),
+            Ok(content) => layers.push(conform.layer(&content)),
+            Err(fault) => conform.faults.push(*fault),
         }
         faults.append(&mut conform.faults);
         warnings.append(&mut conform.warnings);
@@ -249,14 +252,20 @@ fn read(files: &[PathBuf], environment: impl Iterator<Item = (String, String)>) 
     let mut reader = Reader::new(layer::merge(&layers), faults, warnings);
     let config = config(&mut reader, environment.password);
     let config = config.filter(|_| reader.faults.is_empty());
-    Reading { config, faults: reader.faults, warnings: reader.warnings }
+    let Reader { mut faults, mut warnings, .. } = reader;
+    for findings in [&mut faults, &mut warnings] {
+        findings.sort_by_key(|finding| {
+            (sources.iter().position(|source| *source == finding.origin.source), finding.origin.position)
+        });
+    }
+    Reading { config, faults, warnings }
 }
 
 /// Reads every key, then builds the configuration if all of them are sound.
 fn config(reader: &mut Reader, password: Option<SecretString>) -> Option<Config> {
     let images = server::images(reader);
-    let namespace = reader.optional("kubernetes.namespace", labels::namespace);
-    let part_of = reader.optional("kubernetes.partOf", labels::label_value);
+    let namespace = reader.optional("kubernetes.namespace", labels::namespace_fault);
+    let part_of = reader.optional("kubernetes.partOf", label_value_fault);
     let custom_labels = labels::labels(reader, "kubernetes.customLabels", None);
     let custom_annotations = labels::annotations(reader, "kubernetes.customAnnotations");
     let listen = server::listen(reader);

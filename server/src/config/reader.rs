@@ -23,6 +23,9 @@ pub(super) struct Reader {
     pub warnings: Vec<Finding>,
 }
 
+/// Says what is wrong with a text, or nothing where all is well.
+pub(super) type FaultOf = fn(&str) -> Option<&'static str>;
+
 /// One value as it was written, whatever its type.
 pub(super) enum Scalar {
     Bool(bool),
@@ -43,7 +46,12 @@ impl Reader {
             (Scalar::Bool(value), _) => Some(value),
             (Scalar::Text(text), true) if text.eq_ignore_ascii_case("true") => Some(true),
             (Scalar::Text(text), true) if text.eq_ignore_ascii_case("false") => Some(false),
-            (other, _) => self.refuse(key, &other, "must be true or false", None),
+            (other, _) => {
+                let is_quoted =
+                    ["true", "false", "yes", "no", "on", "off"].contains(&other.to_string().as_str());
+                let quotes = if is_quoted { ", without quotes" } else { "" };
+                self.refuse(key, &other, &format!("must be true or false{quotes}"), None)
+            }
         }
     }
 
@@ -62,7 +70,9 @@ impl Reader {
         };
         let within = value.and_then(|value| i64::try_from(value).ok()).filter(|value| range.contains(value));
         if within.is_none() {
-            let expected = format!("must be an integer from {} to {}", range.start(), range.end());
+            let is_quoted = matches!(&given, Scalar::Text(text) if text.parse::<i128>().is_ok());
+            let quotes = if is_quoted && value.is_none() { ", without quotes" } else { "" };
+            let expected = format!("must be an integer from {} to {}{quotes}", range.start(), range.end());
             self.refuse::<()>(key, &given, &expected, rule(value));
         }
         within
@@ -101,34 +111,25 @@ impl Reader {
         }
     }
 
-    /// Reads a text that `check` takes, or nothing where it is empty. The error of `check` continues "must be …".
-    pub fn optional(
-        &mut self,
-        key: &str,
-        check: fn(&str) -> Result<(), &'static str>,
-    ) -> Option<Option<String>> {
+    /// Reads a text in which `fault_of` finds nothing wrong, or nothing where it is empty.
+    pub fn optional(&mut self, key: &str, fault_of: FaultOf) -> Option<Option<String>> {
         let text = self.text(key)?;
         if text.is_empty() {
             return Some(None);
         }
-        self.checked(key, text, check).map(Some)
+        self.checked(key, text, fault_of).map(Some)
     }
 
-    /// Reads a text that `check` takes. The error of `check` continues "must be …".
-    pub fn required(&mut self, key: &str, check: fn(&str) -> Result<(), &'static str>) -> Option<String> {
+    /// Reads a text in which `fault_of` finds nothing wrong.
+    pub fn required(&mut self, key: &str, fault_of: FaultOf) -> Option<String> {
         let text = self.text(key)?;
-        self.checked(key, text, check)
+        self.checked(key, text, fault_of)
     }
 
-    fn checked(
-        &mut self,
-        key: &str,
-        text: String,
-        check: fn(&str) -> Result<(), &'static str>,
-    ) -> Option<String> {
-        match check(&text) {
-            Ok(()) => Some(text),
-            Err(expected) => self.refuse(key, &Scalar::Text(text), &format!("must be {expected}"), None),
+    fn checked(&mut self, key: &str, text: String, fault_of: FaultOf) -> Option<String> {
+        match fault_of(&text) {
+            None => Some(text),
+            Some(problem) => self.refuse(key, &Scalar::Text(text), problem, None),
         }
     }
 
@@ -254,28 +255,37 @@ impl Reader {
         if low <= high {
             return;
         }
-        let is_default = |reader: &Self, key| reader.origin(key).source == Source::BuiltIn;
-        let origin = |reader: &Self, key| reader.origin(key).to_string();
-        if is_default(self, low_key) && !is_default(self, high_key) {
-            let origin = origin(self, low_key);
+        if self.is_default(low_key) && !self.is_default(high_key) {
+            let origin = self.origin(low_key);
             self.fault::<()>(
                 high_key,
                 format!("must be at least {low_key}, which is {low} ({origin})"),
                 rule,
             );
+            self.advise(&format!("raise it, or set {low_key} too"));
         } else {
-            let origin = origin(self, high_key);
+            let origin = self.origin(high_key);
             self.fault::<()>(
                 low_key,
                 format!("must be at most {high_key}, which is {high} ({origin})"),
                 rule,
             );
+            if self.is_default(high_key) {
+                self.advise(&format!("lower it, or set {high_key} too"));
+            }
         }
     }
 
-    /// Returns where a key was given.
+    /// Whether nobody but the built-in values.yaml gives a key.
+    pub fn is_default(&self, key: &str) -> bool {
+        self.origin(key).source == Source::BuiltIn
+    }
+
+    /// Returns where a key was given, or the nearest one above it.
     pub fn origin(&self, key: &str) -> Origin {
-        self.merged.origins.get(key).cloned().unwrap_or(Origin::whole(Source::BuiltIn))
+        std::iter::successors(Some(key), |key| key.rfind(['.', '[']).map(|end| &key[..end]))
+            .find_map(|key| self.merged.origins.get(key).cloned())
+            .unwrap_or(Origin::whole(Source::BuiltIn))
     }
 
     fn finding(&self, key: &str, problem: String, rule: Option<&'static str>) -> Finding {

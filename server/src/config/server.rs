@@ -12,8 +12,11 @@ use super::reader::Reader;
 use super::{
     Cluster, ClusterKind, Database, Leases, Listen, LogFormat, LogLevel, Logging, Password, Tls, labels,
 };
+use crate::domain::bounds::image::image_fault;
+use crate::domain::bounds::names::extended_resource_fault;
 use crate::domain::bounds::{ResourceBounds, Resources};
 use crate::domain::lease::LifetimeBounds;
+use crate::domain::quantity::Quantity;
 
 /// `images`.
 pub(super) struct Images {
@@ -36,10 +39,10 @@ enum ServiceType {
 }
 
 pub(super) fn images(reader: &mut Reader) -> Option<Images> {
-    let server = reader.required("images.server", labels::image);
-    let triton = reader.required("images.triton", labels::image);
+    let server = reader.required("images.server", image_fault);
+    let triton = reader.required("images.triton", image_fault);
     let secrets: Vec<_> = (0..reader.length("images.secrets"))
-        .map(|index| reader.required(&format!("images.secrets[{index}]"), labels::subdomain))
+        .map(|index| reader.required(&format!("images.secrets[{index}]"), labels::secret_fault))
         .collect();
     Some(Images { server: server?, triton: triton?, secrets: secrets.into_iter().collect::<Option<_>>()? })
 }
@@ -188,7 +191,7 @@ pub(super) fn cluster(reader: &mut Reader) -> Option<Cluster> {
     };
     Some(Cluster {
         kind,
-        calls_in_flight: calls_in_flight?,
+        calls_in_flight: usize::try_from(calls_in_flight?).ok()?,
         calls_per_second: calls_per_second?,
         call_timeout: Duration::from_secs(call_timeout?.into()),
         sweep_interval: Duration::from_secs(sweep_interval?.into()),
@@ -235,10 +238,10 @@ pub(super) fn resources(reader: &mut Reader) -> Option<ResourceBounds> {
     let most_gpus = reader.small(&key("maximum.gpus"), 0..=1024);
     let cpu = reader.quantity(&key("default.cpu"));
     let most_cpu = reader.quantity(&key("maximum.cpu"));
-    let memory = reader.quantity(&key("default.memory"));
-    let most_memory = reader.quantity(&key("maximum.memory"));
-    let shared_memory = reader.quantity(&key("default.sharedMemory"));
-    let gpu_resource = reader.required(&key("gpuResource"), labels::extended_resource);
+    let memory = memory_at(reader, &key("default.memory"));
+    let most_memory = memory_at(reader, &key("maximum.memory"));
+    let shared_memory = memory_at(reader, &key("default.sharedMemory"));
+    let gpu_resource = reader.required(&key("gpuResource"), extended_resource_fault);
 
     reader.demand_order(
         (&key("default.gpus"), gpus.as_ref()),
@@ -264,6 +267,14 @@ pub(super) fn resources(reader: &mut Reader) -> Option<ResourceBounds> {
         },
         gpu_resource: gpu_resource?,
     })
+}
+
+fn memory_at(reader: &mut Reader, key: &str) -> Option<Quantity> {
+    let quantity = reader.quantity(key)?;
+    if quantity < Quantity::from_bytes(1 << 20) {
+        return reader.fault(key, "must be at least 1Mi: without a unit it counts bytes".to_owned(), None);
+    }
+    Some(quantity)
 }
 
 pub(super) fn triton(reader: &mut Reader) -> Option<Triton> {

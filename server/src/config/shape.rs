@@ -85,8 +85,9 @@ impl Shape {
 }
 
 /// Reads what a source holds by the shape of what is known.
-pub(super) struct Conform {
+pub(super) struct Conform<'a> {
     source: Source,
+    root: &'a Shape,
     positions: BTreeMap<String, (u64, u64)>,
     /// What is wrong.
     pub faults: Vec<Finding>,
@@ -94,15 +95,15 @@ pub(super) struct Conform {
     pub warnings: Vec<Finding>,
 }
 
-impl Conform {
-    /// Returns a reader of this source.
-    pub fn new(source: Source) -> Self {
-        Self { source, positions: BTreeMap::new(), faults: Vec::new(), warnings: Vec::new() }
+impl<'a> Conform<'a> {
+    /// Returns a reader of this source, where everything known has this shape.
+    pub fn new(source: Source, root: &'a Shape) -> Self {
+        Self { source, root, positions: BTreeMap::new(), faults: Vec::new(), warnings: Vec::new() }
     }
 
     /// Returns what the source holds, without what is faulty.
-    pub fn layer(&mut self, content: &Spanned<Content>, shape: &Shape) -> Layer {
-        let values = match self.value(content, shape, "") {
+    pub fn layer(&mut self, content: &Spanned<Content>) -> Layer {
+        let values = match self.value(content, self.root, "") {
             Some(Value::Dict(_, values)) => values,
             _ => Dict::new(),
         };
@@ -179,11 +180,11 @@ impl Conform {
                     .to_owned(),
             )
         } else {
-            nearest(&name.value, known.keys())
-                .map(|near| format!("did you mean {}?", join(key, near)))
-                .or_else(|| {
-                    Some(format!("known here: {}", known.keys().cloned().collect::<Vec<_>>().join(", ")))
-                })
+            let elsewhere = || only_place_of(&name.value, self.root);
+            let beside = || nearest(&name.value, known.keys()).map(|near| join(key, near));
+            let known = || known.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+            let meant = elsewhere().or_else(beside).map(|key| format!("did you mean {key}?"));
+            Some(meant.unwrap_or_else(|| format!("known here: {}", known())))
         };
         let fault = Finding { hint, ..self.finding(&written, name, "is not a key of TMS".to_owned()) };
         self.faults.push(fault);
@@ -260,14 +261,36 @@ fn canonical<'a>(map: &str, name: &'a str) -> &'a str {
         .map_or(name, |(_, _, canonical)| canonical)
 }
 
+/// Returns the key of this very name, if there is one alone: the part above it was left out, or the indentation is off.
+fn only_place_of(name: &str, root: &Shape) -> Option<String> {
+    let mut places = Vec::new();
+    collect_places(name, root, "", &mut places);
+    if places.len() == 1 { places.pop() } else { None }
+}
+
+fn collect_places(name: &str, shape: &Shape, key: &str, places: &mut Vec<String>) {
+    let Shape::Map(known) = shape else { return };
+    for (child, below) in known {
+        let path = join(key, child);
+        if child == name {
+            places.push(path.clone());
+        }
+        collect_places(name, below, &path, places);
+    }
+}
+
 /// Returns the known name that `name` most likely means.
-pub(super) fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a String>) -> Option<&'a String> {
-    let name = name.to_lowercase();
+fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a String>) -> Option<&'a String> {
     known
-        .map(|known| (strsim::jaro_winkler(&name, &known.to_lowercase()), known))
+        .map(|known| (likeness(&name.to_lowercase(), &known.to_lowercase()), known))
         .filter(|(likeness, _)| *likeness >= 0.8)
         .max_by(|(one, _), (other, _)| one.total_cmp(other))
         .map(|(_, known)| known)
+}
+
+fn likeness(one: &str, other: &str) -> f64 {
+    let is_part = one.len() > 3 && other.contains(one);
+    strsim::jaro_winkler(one, other).max(if is_part { 0.8 } else { 0.0 })
 }
 
 fn kind(content: &Content) -> &'static str {

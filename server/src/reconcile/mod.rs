@@ -64,7 +64,13 @@ pub struct Reconciler {
 
 impl Reconciler {
     /// Returns a reconciler that takes its work from `waker`.
-    pub fn new(store: Store, cluster: Arc<dyn Cluster>, clock: Clock, waker: Waker, options: Options) -> Arc<Self> {
+    pub fn new(
+        store: Store,
+        cluster: Arc<dyn Cluster>,
+        clock: Clock,
+        waker: Waker,
+        options: Options,
+    ) -> Arc<Self> {
         Arc::new(Self { store, cluster, clock, waker, options })
     }
 
@@ -163,9 +169,14 @@ impl Reconciler {
             tokio::time::sleep(self.options.sweep_interval).await;
             match self.cluster.refresh().await {
                 Ok(false) => {}
-                Ok(true) => tracing::info!(capabilities = ?self.cluster.capabilities(), "the cluster serves something else"),
+                Ok(true) => {
+                    tracing::info!(capabilities = ?self.cluster.capabilities(), "the cluster serves something else")
+                }
                 Err(error) => {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "cannot find out what the cluster serves");
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "cannot find out what the cluster serves"
+                    );
                 }
             }
         }
@@ -175,7 +186,10 @@ impl Reconciler {
 async fn any_change<T: Clone>(changes: &mut broadcast::Receiver<T>) {
     match changes.recv().await {
         Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {
-            while !matches!(changes.try_recv(), Err(broadcast::error::TryRecvError::Empty | broadcast::error::TryRecvError::Closed)) {}
+            while !matches!(
+                changes.try_recv(),
+                Err(broadcast::error::TryRecvError::Empty | broadcast::error::TryRecvError::Closed)
+            ) {}
         }
         Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
     }

@@ -106,13 +106,9 @@ impl State {
 
     fn wake_failed(&mut self) {
         let now = stopwatch();
-        let is_due = |(id, (_, at)): (&LeaseId, &(u32, Instant))| (*at <= now).then_some(*id);
-        let due: Vec<_> = self.failed.iter().filter_map(is_due).collect();
-        for id in due {
-            if !self.running.contains_key(&id) {
-                self.wake(id);
-            }
-        }
+        let is_due = |id: &LeaseId, at: Instant| at <= now && !self.running.contains_key(id);
+        let due = self.failed.iter().filter(|(id, (_, at))| is_due(id, *at)).map(|(id, _)| *id);
+        due.collect::<Vec<_>>().into_iter().for_each(|id| self.wake(id));
     }
 
     /// Returns how long until a failed pass is to be taken again.

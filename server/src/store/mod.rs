@@ -1,11 +1,11 @@
 //! Remembers leases and what happened to them, in SQLite or PostgreSQL. All SQL of the server is in this module; what a
 //! change means is decided by `domain`.
 
+mod commit;
 mod open;
 mod read;
 mod rows;
 mod sql;
-mod sqlite_writer;
 mod write;
 
 use std::collections::BTreeMap;
@@ -19,8 +19,8 @@ use secrecy::SecretString;
 use tokio::sync::broadcast;
 
 use crate::domain::lease::{Happening, Lease, LeaseId, State};
+use commit::Writer;
 use sql::Pool;
-use write::Writer;
 
 /// How the database is reached, and what it enforces.
 #[derive(Clone, Debug)]
@@ -183,12 +183,9 @@ pub enum StoreError {
     /// The tables could not be brought up to date.
     #[error("cannot bring the database's tables up to date")]
     Migrate(#[from] sqlx::migrate::MigrateError),
-    /// A statement failed.
+    /// A statement failed, or a commit: then all writes that shared it get this one error.
     #[error("the database failed")]
-    Database(#[from] sqlx::Error),
-    /// The commit of this write failed, and of those that shared it.
-    #[error("the database could not commit")]
-    Commit(#[source] Arc<sqlx::Error>),
+    Database(#[source] Arc<sqlx::Error>),
     /// A row holds what no server wrote.
     #[error("the row of lease {id} is corrupt: {what}")]
     Corrupt {
@@ -247,7 +244,6 @@ impl StoreError {
     pub fn is_away(&self) -> bool {
         match self {
             Self::Database(error) => sql::is_away(error),
-            Self::Commit(error) => sql::is_away(error),
             Self::Closed => true,
             Self::RequestIdReused { .. }
             | Self::TooManyLeases { .. }
@@ -258,6 +254,12 @@ impl StoreError {
             | Self::Migrate(_)
             | Self::Corrupt { .. } => false,
         }
+    }
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Database(Arc::new(error))
     }
 }
 
@@ -279,7 +281,7 @@ impl FromStr for Cursor {
     fn from_str(text: &str) -> Result<Self, NotACursor> {
         let parse = || {
             let (created_at, id) = text.rsplit_once('-')?;
-            let created_at = Timestamp::from_microsecond(created_at.parse().ok()?).ok()?;
+            let created_at = rows::from_microseconds(created_at.parse().ok()?)?;
             Some(Self { created_at, id: id.parse().ok()? })
         };
         parse().ok_or_else(|| NotACursor(text.to_owned()))

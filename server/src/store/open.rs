@@ -16,9 +16,10 @@ use sqlx::sqlite::{
 };
 use tokio::sync::broadcast;
 
+use super::commit::{Committer, Writer};
 use super::sql::{Pool, sql};
-use super::write::{Rules, Writer};
-use super::{Inner, Options, Store, StoreError, rows, sqlite_writer};
+use super::write::Rules;
+use super::{Inner, Options, Store, StoreError, rows};
 use crate::clock::{Clock, stopwatch, system_now};
 
 /// Changes that a receiver may lag behind.
@@ -96,11 +97,8 @@ async fn open_sqlite(url: &str, rules: Rules) -> Result<Store, StoreError> {
     let lock = lock(options.get_filename()).await?;
     let write = SqlitePoolOptions::new().max_connections(1).connect_with(options.clone()).await?;
     sqlite_migrations().run(&write).await?;
-    let installation = installation(&Pool::Sqlite(write.clone())).await?;
-    let read = read_sqlite(options).await?;
-    let changes = broadcast::Sender::new(CHANGES_KEPT);
-    let writer = Writer::Sqlite(sqlite_writer::start(write, lock, rules, changes.clone()));
-    Ok(Store(Arc::new(Inner { read: Pool::Sqlite(read), writer, installation, changes })))
+    let read = Pool::Sqlite(read_sqlite(options).await?);
+    start(read, Pool::Sqlite(write), rules, Some(lock)).await
 }
 
 async fn read_sqlite(options: SqliteConnectOptions) -> Result<SqlitePool, StoreError> {
@@ -121,10 +119,14 @@ async fn open_postgres(options: &Options, rules: Rules) -> Result<Store, StoreEr
         .connect_with(connect)
         .await?;
     postgres_migrations().run(&pool).await?;
-    let read = Pool::Postgres(pool.clone());
-    let installation = installation(&read).await?;
+    start(Pool::Postgres(pool.clone()), Pool::Postgres(pool), rules, None).await
+}
+
+async fn start(read: Pool, write: Pool, rules: Rules, lock: Option<File>) -> Result<Store, StoreError> {
+    let installation = installation(&write).await?;
     let changes = broadcast::Sender::new(CHANGES_KEPT);
-    let writer = Writer::Postgres { pool, rules, changes: changes.clone() };
+    let committer = Committer { pool: write, rules, changes: changes.clone() };
+    let writer = Writer::start(committer, lock);
     Ok(Store(Arc::new(Inner { read, writer, installation, changes })))
 }
 

@@ -133,9 +133,14 @@ pub(super) fn time(row: &Row, column: &str) -> Result<Timestamp, StoreError> {
     Fields { row, id: String::new() }.time(column)
 }
 
-/// Returns the deployment as it is stored.
+/// Returns a document as it is stored.
 pub(super) fn json(value: &impl Serialize) -> String {
     serde_json::to_string(value).expect("every map of a lease has strings for keys")
+}
+
+/// Returns the time that was stored as this number. `Timestamp::from_microsecond` refuses the last second there is.
+pub(super) fn from_microseconds(microseconds: i64) -> Option<Timestamp> {
+    Timestamp::from_nanosecond(i128::from(microseconds) * 1000).ok()
 }
 
 fn bind_changing(query: Query, lease: &Lease, due_at: Option<Timestamp>) -> Query {
@@ -160,7 +165,7 @@ fn bind_changing(query: Query, lease: &Lease, due_at: Option<Timestamp>) -> Quer
 }
 
 fn to_the_microsecond(time: Timestamp) -> Timestamp {
-    Timestamp::from_microsecond(time.as_microsecond()).unwrap_or(time)
+    from_microseconds(time.as_microsecond()).unwrap_or(time)
 }
 
 /// The columns of one row, for which errors name the lease.
@@ -215,8 +220,7 @@ impl Fields<'_> {
     }
 
     fn to_time(&self, column: &str, microseconds: i64) -> Result<Timestamp, StoreError> {
-        Timestamp::from_microsecond(microseconds)
-            .map_err(|_| self.corrupt(format!("{column} is {microseconds}")))
+        from_microseconds(microseconds).ok_or_else(|| self.corrupt(format!("{column} is {microseconds}")))
     }
 
     fn corrupt(&self, what: String) -> StoreError {

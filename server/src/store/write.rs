@@ -1,13 +1,8 @@
-//! What is written: admissions and changes, each a transaction that begins with its write.
-
-use std::sync::Arc;
+//! What is written: admissions and changes, each of which begins with its write.
 
 use jiff::{SignedDuration, Timestamp};
-use sqlx::postgres::PgPool;
-use tokio::sync::{broadcast, mpsc, oneshot};
 
-use super::sql::{Pool, Transaction, sql};
-use super::sqlite_writer::Job;
+use super::sql::{Transaction, sql};
 use super::{Admission, Admitted, ChangeError, Changed, RequestKey, Store, StoreError, rows};
 use crate::domain::lease::{Event, Happening, Lease, LeaseId};
 
@@ -26,6 +21,7 @@ impl Store {
             Outcome::AlreadyAdmitted(id) => {
                 self.get(id).await?.map(Admitted::Existing).ok_or(StoreError::Contended(id))
             }
+            Outcome::Refused(error) => Err(error),
             Outcome::Outrun => Err(StoreError::Contended(lease.id)),
         }
     }
@@ -52,6 +48,7 @@ impl Store {
             let replacement = Replacement { before, lease: lease.clone(), event };
             match self.0.writer.write(Write::Replace(Box::new(replacement))).await? {
                 Outcome::Written => return Ok((answer, lease)),
+                Outcome::Refused(error) => return Err(error.into()),
                 Outcome::Outrun | Outcome::AlreadyAdmitted(_) => {}
             }
         }
@@ -91,63 +88,20 @@ pub(super) struct Replacement {
     event: Event,
 }
 
-/// What became of a write. All but the first leave nothing behind and are rolled back, as is an error.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What became of a write. All but the first leave nothing behind.
+#[derive(Debug)]
 pub(super) enum Outcome {
     Written,
     /// The same request was admitted before, as this lease.
     AlreadyAdmitted(LeaseId),
+    /// The lease may not be admitted.
+    Refused(StoreError),
     /// Another change of the lease came first.
     Outrun,
 }
 
-/// Where writes go.
-#[derive(Debug)]
-pub(super) enum Writer {
-    /// To the one task that writes to SQLite.
-    Sqlite(mpsc::Sender<Job>),
-    /// To any connection; PostgreSQL itself joins commits.
-    Postgres { pool: PgPool, rules: Rules, changes: broadcast::Sender<Changed> },
-}
-
-impl Writer {
-    /// Performs a write and returns once it is committed or undone. It is finished even if the caller stops waiting.
-    async fn write(&self, write: Write) -> Result<Outcome, StoreError> {
-        match self {
-            Self::Sqlite(jobs) => {
-                let (answer, answered) = oneshot::channel();
-                jobs.send(Job { write, answer }).await.map_err(|_| StoreError::Closed)?;
-                answered.await.map_err(|_| StoreError::Closed)?
-            }
-            Self::Postgres { pool, rules, changes } => {
-                let (pool, rules, changes) = (Pool::Postgres(pool.clone()), *rules, changes.clone());
-                let task = tokio::spawn(async move { alone(&pool, &write, &rules, &changes).await });
-                task.await.map_err(|_| StoreError::Closed)?
-            }
-        }
-    }
-}
-
-async fn alone(
-    pool: &Pool,
-    write: &Write,
-    rules: &Rules,
-    changes: &broadcast::Sender<Changed>,
-) -> Result<Outcome, StoreError> {
-    let mut transaction = pool.begin().await?;
-    let outcome = write.perform(&mut transaction, rules).await?;
-    if outcome != Outcome::Written {
-        transaction.rollback().await?;
-        return Ok(outcome);
-    }
-    transaction.commit().await.map_err(|error| StoreError::Commit(Arc::new(error)))?;
-    // Without a receiver nobody wants to know.
-    let _ = changes.send(write.changed());
-    Ok(outcome)
-}
-
 impl Write {
-    /// Writes within a transaction. The caller undoes what does not end as [`Outcome::Written`].
+    /// Writes within a transaction, which is spoiled by an error and must then be rolled back.
     pub async fn perform(&self, transaction: &mut Transaction, rules: &Rules) -> Result<Outcome, StoreError> {
         match self {
             Self::Insert(insertion) => insertion.perform(transaction, rules).await,
@@ -155,12 +109,17 @@ impl Write {
         }
     }
 
-    /// Returns what others are told once it is committed.
-    pub fn changed(&self) -> Changed {
-        let lease = match self {
+    /// Returns the lease as it is going to be.
+    pub fn lease(&self) -> &Lease {
+        match self {
             Self::Insert(insertion) => &insertion.lease,
             Self::Replace(replacement) => &replacement.lease,
-        };
+        }
+    }
+
+    /// Returns what others are told once it is committed.
+    pub fn changed(&self) -> Changed {
+        let lease = self.lease();
         Changed { id: lease.id, owner: lease.owner.clone(), version: lease.version }
     }
 }
@@ -169,16 +128,11 @@ impl Insertion {
     async fn perform(&self, transaction: &mut Transaction, rules: &Rules) -> Result<Outcome, StoreError> {
         let Self { lease, request, event } = self;
         // The owner's row first: until the end of the transaction it keeps the owner's other admissions waiting, so
-        // that both questions below have one answer.
+        // that what follows is decided on what holds then.
         let leases = raise_count(transaction, &lease.owner).await?;
-        if let Some(request) = request
-            && let Some(id) = admitted_before(transaction, &lease.owner, request).await?
-        {
-            return Ok(Outcome::AlreadyAdmitted(id));
-        }
-        let limit = rules.maximum_per_owner;
-        if limit != 0 && leases > i64::from(limit) {
-            return Err(StoreError::TooManyLeases { owner: lease.owner.clone(), limit });
+        if let Some(refusal) = self.refusal(leases, transaction, rules).await? {
+            lower_count(transaction, lease).await?;
+            return Ok(refusal);
         }
         let request = request.as_ref().map(|request| (request.id.as_str(), request.digest.as_str()));
         let insert = rows::insert_lease(lease, request, lease.due_at(rules.load_timeout));
@@ -188,6 +142,29 @@ impl Insertion {
         insert_labels(transaction, lease).await?;
         transaction.execute(rows::insert_event(event)).await?;
         Ok(Outcome::Written)
+    }
+
+    /// Returns why the lease is not written, if it is to be the owner's lease number `leases`.
+    async fn refusal(
+        &self,
+        leases: i64,
+        transaction: &mut Transaction,
+        rules: &Rules,
+    ) -> Result<Option<Outcome>, StoreError> {
+        let Self { lease: Lease { owner, .. }, request, .. } = self;
+        if let Some(request) = request
+            && let Some((id, digest)) = admitted_before(transaction, owner, request).await?
+        {
+            return Ok(Some(if digest.as_ref() == Some(&request.digest) {
+                Outcome::AlreadyAdmitted(id)
+            } else {
+                let (owner, request_id) = (owner.clone(), request.id.clone());
+                Outcome::Refused(StoreError::RequestIdReused { owner, request_id, lease: id })
+            }));
+        }
+        let limit = rules.maximum_per_owner;
+        let is_too_many = limit != 0 && leases > i64::from(limit);
+        Ok(is_too_many.then(|| Outcome::Refused(StoreError::TooManyLeases { owner: owner.clone(), limit })))
     }
 }
 
@@ -233,29 +210,29 @@ async fn lower_count(transaction: &mut Transaction, lease: &Lease) -> Result<(),
     }
 }
 
-/// Returns the lease that the same request got, or refuses another request of the same id.
+/// Returns the lease that a request of the same id got, and that request's digest.
 async fn admitted_before(
     transaction: &mut Transaction,
     owner: &str,
     request: &RequestKey,
-) -> Result<Option<LeaseId>, StoreError> {
+) -> Result<Option<(LeaseId, Option<String>)>, StoreError> {
     let select = sql("SELECT id, request_digest FROM leases WHERE owner = $1 AND request_id = $2");
     let select = select.bind(owner).bind(request.id.as_str());
-    let Some(row) = transaction.fetch_optional(select).await? else {
-        return Ok(None);
-    };
-    let id = rows::lease_id(&row, "id")?;
-    if row.get::<Option<String>>("request_digest")?.as_deref() == Some(request.digest.as_str()) {
-        return Ok(Some(id));
-    }
-    Err(StoreError::RequestIdReused { owner: owner.to_owned(), request_id: request.id.clone(), lease: id })
+    let row = transaction.fetch_optional(select).await?;
+    row.map(|row| Ok((rows::lease_id(&row, "id")?, row.get("request_digest")?))).transpose()
 }
 
 async fn insert_labels(transaction: &mut Transaction, lease: &Lease) -> Result<(), StoreError> {
-    for (key, value) in &lease.spec.labels {
-        let insert = sql("INSERT INTO lease_labels (lease_id, key, value) VALUES ($1, $2, $3)");
-        transaction.execute(insert.bind(lease.id).bind(key.as_str()).bind(value.as_str())).await?;
+    if lease.spec.labels.is_empty() {
+        return Ok(());
     }
+    let mut insert = sql("INSERT INTO lease_labels (lease_id, key, value) VALUES ");
+    let mut separator = "";
+    for (key, value) in &lease.spec.labels {
+        insert.push(separator).push_list([lease.id.to_string().as_str(), key, value]);
+        separator = ", ";
+    }
+    transaction.execute(insert).await?;
     Ok(())
 }
 

@@ -38,14 +38,14 @@ up() {
   say "ready after $(seconds_since "$start"): profile $PROFILE in $DIR"
 }
 
-# The logs of this folder's last cluster, and those that were left in the cache more than a day ago.
+# The logs of this folder's last cluster, and those that were left in the cache over an hour ago.
 remove_old_logs() {
   rm -rf "$DIR/log"
   [[ -d $CACHE/run ]] || return 0
   local log
   while read -r log; do
     [[ -d ${log%/log}/pid ]] || rm -rf "${log%/log}"
-  done < <(find "$CACHE/run" -mindepth 2 -maxdepth 2 -name log -mmin +1440)
+  done < <(find "$CACHE/run" -mindepth 2 -maxdepth 2 -name log -mmin +60)
 }
 
 start_outer() {

@@ -130,7 +130,10 @@ impl Kubernetes {
         };
         let name = id.object_name();
         let preconditions = Preconditions { uid: Some(stamp.uid.clone()), resource_version: None };
-        let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::foreground() };
+        // Only a Deployment owns something, and is to stay until that is gone.
+        let propagation =
+            if kind == Kind::Deployment { DeleteParams::foreground() } else { DeleteParams::background() };
+        let params = DeleteParams { preconditions: Some(preconditions), ..propagation };
         let api = self.api(kind);
         let call = async {
             match api.delete(&name, &params).await {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use kube::api::DynamicObject;
+use kube::api::{DynamicObject, TypeMeta};
 use serde_json::Value;
 
 use super::pods;
@@ -222,6 +222,8 @@ impl Seen {
         }
         let status = (kind == Kind::Deployment).then(|| DeploymentStatus::read(&object, &stamp));
         object.metadata.managed_fields = None;
+        // Items of a list come without their type.
+        object.types = Some(TypeMeta { api_version: kind.api_version(), kind: kind.as_str().to_owned() });
         let live = hash_of(&object);
         let is_same = known.is_some_and(|known| {
             known.content.live() == live

@@ -102,10 +102,15 @@ fn metrics(
     }
     let mut active = BTreeMap::new();
     let mut choices = Vec::new();
+    let mut hindered = Vec::new();
     for (&name, metric) in &bounds.metrics {
         let obstacle = obstacle(name, subject.triton, bounds.gpu_source);
-        if metric.allowed && obstacle.is_none() {
-            choices.push(name.key());
+        match &obstacle {
+            None if metric.allowed => choices.push(name.key()),
+            Some(obstacle) if metric.allowed || metric.enabled => {
+                hindered.push(format!("not {} because {}", name.key(), obstacle.reason));
+            }
+            None | Some(_) => {}
         }
         let request = asked.get(name.key()).filter(|request| **request != MetricRequest::default());
         let threshold = match request {
@@ -114,25 +119,34 @@ fn metrics(
         };
         active.extend(threshold.map(|threshold| (name, threshold)));
     }
-    if active.is_empty() && choices.is_empty() {
+    if active.is_empty() && choices.is_empty() && hindered.is_empty() {
         refuse_without_choice(field, findings);
     } else if active.is_empty() && unknown.is_empty() {
-        let message = format!("no metric scales the lease: choose {}", choices.join(" or "));
+        let choose = format!("choose {}", choices.join(" or "));
+        let advice = if choices.is_empty() { hindered.join(", ") } else { choose };
+        let message = format!("no metric scales the lease: {advice}");
         findings.refuse_by("server.autoscaling.metrics", field, message);
     }
+    warn_of_misleading_metrics(&active, subject, findings);
+    active
+}
+
+fn warn_of_misleading_metrics(
+    active: &BTreeMap<MetricName, i64>,
+    subject: &Subject<'_>,
+    findings: &mut Findings,
+) {
     if active.contains_key(&MetricName::QueueTime) && subject.queues_itself {
         findings.warn(
             "queueTime may never scale this lease: vLLM and TensorRT-LLM take requests at once and queue them by themselves",
         );
     }
-    let shared_resource = &subject.triton.gpu_resource;
-    if active.keys().any(|name| name.needs_gpu()) && shared_resource.ends_with(".shared") {
+    let resource = &subject.triton.gpu_resource;
+    if active.keys().any(|name| name.needs_gpu()) && resource.ends_with(".shared") {
         findings.warn(format!(
-            "GPUs of {} serve several pods: GPU metrics measure the whole device, work of others included",
-            quoted(shared_resource)
+            "GPUs of {resource} serve several pods: GPU metrics measure the whole device, work of others included"
         ));
     }
-    active
 }
 
 /// Returns the threshold of a metric that the request names, or `None` where it shall not scale the lease.
@@ -148,7 +162,8 @@ fn named(
     let by_default = bounds.enabled && obstacle.is_none();
     let is_enabled = request.enable.unwrap_or(by_default || request.threshold.is_some());
     let threshold = request.threshold.unwrap_or(bounds.default);
-    let is_change = is_enabled != by_default || threshold != bounds.default;
+    let is_as_set = is_enabled == by_default || is_enabled == bounds.enabled;
+    let is_change = !is_as_set || threshold != bounds.default;
     let is_forbidden = is_change && !bounds.allowed;
     if is_forbidden {
         findings.refuse_by(
@@ -206,15 +221,16 @@ fn check_threshold(
     if (bounds.minimum..=most).contains(&asked) {
         return;
     }
+    let field = format!("{field}.threshold");
     let range = match bounds.maximum {
         Some(most) => format!("{} to {most} are allowed", bounds.minimum),
-        None if asked > most => format!("{} to {most} are possible", bounds.minimum),
-        None => format!("at least {} are allowed", bounds.minimum),
+        None if asked < bounds.minimum => format!("at least {} are allowed", bounds.minimum),
+        None => return findings.refuse(field, format!("{asked} {unit} asked, at most {most} are possible")),
     };
     let bound = if asked < bounds.minimum { "minimum" } else { "maximum" };
     findings.refuse_by(
         format!("server.autoscaling.metrics.{}.threshold.{bound}", name.key()),
-        format!("{field}.threshold"),
+        field,
         format!("{asked} {unit} asked, {range}"),
     );
 }
@@ -238,8 +254,8 @@ fn unknown_metric(key: &str) -> String {
     // Comparing takes time that grows with the length, and nothing that long is a slip of the hand.
     let nearest = names.iter().copied().filter(|_| key.len() <= 64).min_by_key(distance);
     let hint = nearest.filter(|known| distance(known) <= known.len() / 3);
-    let hint = hint.map(|known| format!("did you mean {known}? ")).unwrap_or_default();
-    format!("{} is not a metric: {hint}known are {}", quoted(key), names.join(", "))
+    let hint = hint.map(|known| format!(" (did you mean {known}?)")).unwrap_or_default();
+    format!("{} is not a metric{hint}: {} are", quoted(key), names.join(", "))
 }
 
 /// Why a metric cannot scale the replicas of a Triton.
@@ -253,10 +269,10 @@ fn obstacle(name: MetricName, triton: &Triton, source: GpuSource) -> Option<Obst
     let is_nothing = |text: &str| Quantity::parse(text).is_ok_and(|quantity| !quantity.is_positive());
     let of = |reason: &str| Some(Obstacle { reason: reason.to_owned(), key: None });
     match name {
-        MetricName::CpuUtilization if is_nothing(&triton.cpu) => of("it requests no CPU"),
-        MetricName::MemoryUtilization if is_nothing(&triton.memory) => of("it requests no memory"),
+        MetricName::CpuUtilization if is_nothing(&triton.cpu) => of("the lease requests no CPU"),
+        MetricName::MemoryUtilization if is_nothing(&triton.memory) => of("the lease requests no memory"),
         MetricName::GpuUtilization | MetricName::GpuMemoryUtilization if triton.gpus == 0 => {
-            of("it has no GPUs")
+            of("the lease has no GPUs")
         }
         MetricName::GpuUtilization | MetricName::GpuMemoryUtilization
             if triton.gpu_resource.contains("mig-") && source == GpuSource::Triton =>

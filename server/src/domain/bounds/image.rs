@@ -4,7 +4,7 @@
 const LONGEST_NAME: usize = 255;
 
 /// What is wrong with a reference, in words that follow it, or nothing where all is well.
-pub(super) fn image_fault(reference: &str) -> Option<&'static str> {
+pub(crate) fn image_fault(reference: &str) -> Option<&'static str> {
     let (rest, digest) = match reference.split_once('@') {
         Some((rest, digest)) => (rest, Some(digest)),
         None => (reference, None),
@@ -22,7 +22,7 @@ pub(super) fn image_fault(reference: &str) -> Option<&'static str> {
     }
     if tag.is_some_and(|tag| !is_tag(tag)) {
         return Some(
-            "has a malformed tag: 1 to 128 of A–Z a–z 0–9 _ . - make one, not beginning with . or -",
+            "has a malformed tag: 1 to 128 of A-Z a-z 0-9 _ . - make one, not beginning with . or -",
         );
     }
     if digest.is_some_and(|digest| !is_digest(digest)) {

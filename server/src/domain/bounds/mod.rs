@@ -5,8 +5,8 @@ mod autoscaling;
 mod behavior;
 mod findings;
 mod grant;
-mod image;
-mod names;
+pub(crate) mod image;
+pub(crate) mod names;
 mod placement;
 mod request;
 #[cfg(test)]

@@ -14,7 +14,7 @@ pub(super) fn model_name_fault(name: &str) -> Option<&'static str> {
         && name.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_')
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'));
     (!is_name).then_some(
-        "is not a model name: 1 to 128 of A–Z a–z 0–9 _ . - are, beginning with a letter, a digit or an underscore",
+        "is not a model name: 1 to 128 of A-Z a-z 0-9 _ . - are, beginning with a letter, a digit or an underscore",
     )
 }
 
@@ -45,26 +45,26 @@ fn is_scheme(text: &str) -> bool {
 }
 
 /// What is wrong with the key of a label.
-pub(super) fn label_key_fault(key: &str) -> Option<&'static str> {
+pub(crate) fn label_key_fault(key: &str) -> Option<&'static str> {
     let is_key = match key.split_once('/') {
         Some((domain, name)) => is_domain(domain) && is_label_part(name),
         None => is_label_part(key),
     };
     (!is_key).then_some(
-        "is not a label key: at most 63 of A–Z a–z 0–9 _ . - are, with a letter or digit at both ends, after an optional \
+        "is not a label key: at most 63 of A-Z a-z 0-9 _ . - are, with a letter or digit at both ends, after an optional \
          domain and a slash",
     )
 }
 
 /// What is wrong with the value of a label.
-pub(super) fn label_value_fault(value: &str) -> Option<&'static str> {
+pub(crate) fn label_value_fault(value: &str) -> Option<&'static str> {
     (!value.is_empty() && !is_label_part(value)).then_some(
-        "is not a label value: at most 63 of A–Z a–z 0–9 _ . - are, with a letter or digit at both ends, or nothing",
+        "is not a label value: at most 63 of A-Z a-z 0-9 _ . - are, with a letter or digit at both ends, or nothing",
     )
 }
 
 /// Whether the label key belongs to TMS.
-pub(super) fn is_own(key: &str) -> bool {
+pub(crate) fn is_own(key: &str) -> bool {
     key.split_once('/').is_some_and(|(domain, _)| {
         domain == OWN_DOMAIN || domain.strip_suffix(OWN_DOMAIN).is_some_and(|sub| sub.ends_with('.'))
     })
@@ -81,7 +81,7 @@ pub(super) fn environment_name_fault(name: &str) -> Option<&'static str> {
 }
 
 /// What is wrong with the name of an extended resource.
-pub(super) fn extended_resource_fault(name: &str) -> Option<&'static str> {
+pub(crate) fn extended_resource_fault(name: &str) -> Option<&'static str> {
     const PREFIX_OF_QUOTAS: &str = "requests.";
     let is_extended = name.split_once('/').is_some_and(|(domain, part)| {
         is_domain(domain)

@@ -19,18 +19,18 @@ const LONGEST_ENVIRONMENT: usize = 256 * 1024;
 /// Returns the Triton asked for, with defaults for what is absent. What was refused is in it as it was asked for, as far as
 /// that is possible, so that later rules do not complain about a default nobody wanted.
 pub(super) fn granted(request: &TritonRequest, bounds: &Bounds, findings: &mut Findings) -> Triton {
-    let gpu_resource = or_default(&request.gpu_resource, &bounds.resources.gpu_resource);
-    if let Some(fault) = extended_resource_fault(&gpu_resource) {
-        findings.refuse("spec.bespoke.gpu_resource", format!("{} {fault}", quoted(&gpu_resource)));
-    }
+    let image = image(&request.image, &bounds.default_image, findings);
+    let gpus = gpus(request.gpus, &bounds.resources, findings);
+    let gpu_resource = gpu_resource(&request.gpu_resource, &bounds.resources.gpu_resource, findings);
+    let cpu = cpu(&request.cpu, &bounds.resources, findings);
     let (memory, shared_memory) = memory(request, &bounds.resources, findings);
     check_environment(&request.environment, findings);
     placement::check_node_selector(&request.node_selector, findings);
     Triton {
-        image: image(&request.image, &bounds.default_image, findings),
-        gpus: gpus(request.gpus, &bounds.resources, findings),
+        image,
+        gpus,
         gpu_resource,
-        cpu: cpu(request, &bounds.resources, findings),
+        cpu,
         memory,
         shared_memory,
         environment: request.environment.clone(),
@@ -38,10 +38,6 @@ pub(super) fn granted(request: &TritonRequest, bounds: &Bounds, findings: &mut F
         tolerations: placement::tolerations(&request.tolerations, findings),
         affinity: placement::affinity(&request.affinity_json, findings),
     }
-}
-
-fn or_default(asked: &str, default: &str) -> String {
-    if asked.is_empty() { default.to_owned() } else { asked.to_owned() }
 }
 
 fn image(asked: &str, default: &str, findings: &mut Findings) -> String {
@@ -67,16 +63,26 @@ fn gpus(asked: Option<u32>, bounds: &ResourceBounds, findings: &mut Findings) ->
     asked
 }
 
-fn cpu(request: &TritonRequest, bounds: &ResourceBounds, findings: &mut Findings) -> String {
+fn gpu_resource(asked: &str, default: &str, findings: &mut Findings) -> String {
+    if asked.is_empty() {
+        return default.to_owned();
+    }
+    if let Some(fault) = extended_resource_fault(asked) {
+        findings.refuse("spec.bespoke.gpu_resource", format!("{} {fault}", quoted(asked)));
+    }
+    asked.to_owned()
+}
+
+fn cpu(asked: &str, bounds: &ResourceBounds, findings: &mut Findings) -> String {
     const FIELD: &str = "spec.bespoke.cpu";
-    if request.cpu.is_empty() {
+    if asked.is_empty() {
         return bounds.default.cpu.clone();
     }
-    let Some(cpu) = positive(&request.cpu, FIELD, findings) else { return bounds.default.cpu.clone() };
+    let Some(cpu) = positive(asked, FIELD, findings) else { return bounds.default.cpu.clone() };
     if cpu.nanos() % Quantity::from_milli(1).nanos() != 0 {
         findings.refuse(
             FIELD,
-            format!("{} of a CPU asked, but CPU is counted in whole thousandths", quoted(&request.cpu)),
+            format!("{} of a CPU asked, but CPU is counted in whole thousandths", quoted(asked)),
         );
     }
     let most = of_bounds(&bounds.maximum.cpu);

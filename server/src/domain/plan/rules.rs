@@ -1,4 +1,4 @@
-//! The PrometheusRule: the metrics that no exporter has as an autoscaler needs them, one series per pod. An idle pod
+//! The PrometheusRule: the metrics that no exporter offers in the form an autoscaler needs, one series per pod. An idle pod
 //! yields 0, a pod of which nothing is known yields no series, and nothing is ever divided by zero.
 
 use std::collections::BTreeMap;
@@ -51,7 +51,8 @@ fn rule(metric: MetricName, lease: &Lease, settings: &Settings) -> Option<Rule> 
 }
 
 /// Mean queue time of the requests that completed in the window, microseconds. 0 where none completed and none waits;
-/// nothing where none completed and some wait, since that pod is not idle.
+/// nothing where none completed and some wait, since that pod is not idle. `rate` comes before `sum`, since it is each
+/// counter that begins anew when its container does.
 fn queue_time(lease: &Lease, settings: &Settings) -> String {
     let (of, window) = (selection(lease), settings.window_seconds);
     format!(
@@ -85,47 +86,36 @@ fn gpu_memory(lease: &Lease, settings: &Settings) -> String {
     )
 }
 
-/// DCGM measures the share of a GPU that MIG makes by another field than a whole GPU.
+/// DCGM does not measure the utilization of a part of a GPU (MIG), but how busy its engine is, from 0 to 1.
 fn dcgm_utilization(lease: &Lease, settings: &Settings) -> String {
     let (of, window) = (exported_selection(lease), settings.window_seconds);
-    if lease.spec.triton.gpu_resource.contains("/mig-") {
-        attributed(
-            lease,
-            "100 * avg",
-            &format!("avg_over_time(DCGM_FI_PROF_GR_ENGINE_ACTIVE{of}[{window}s])"),
-        )
+    let percent = if lease.spec.triton.gpu_resource.contains("/mig-") {
+        format!("100 * avg_over_time(DCGM_FI_PROF_GR_ENGINE_ACTIVE{of}[{window}s])")
     } else {
-        attributed(lease, "avg", &format!("avg_over_time(DCGM_FI_DEV_GPU_UTIL{of}[{window}s])"))
-    }
+        format!("avg_over_time(DCGM_FI_DEV_GPU_UTIL{of}[{window}s])")
+    };
+    attributed(lease, &percent)
 }
 
 fn dcgm_memory(lease: &Lease, settings: &Settings) -> String {
     let (of, window) = (exported_selection(lease), settings.window_seconds);
     let used = format!("avg_over_time(DCGM_FI_DEV_FB_USED{of}[{window}s])");
     let free = format!("avg_over_time(DCGM_FI_DEV_FB_FREE{of}[{window}s])");
-    let share = format!(
-        "\
-  {used}
-      /
-        (
-            {used}
-          +
-            {free}
-          > 0
-        )"
-    );
-    attributed(lease, "100 * avg", &share)
+    attributed(lease, &format!("100 * {used}\n        / ({used} + {free} > 0)"))
 }
 
-/// DCGM-exporter's own pod bears the labels `namespace` and `pod`, and the pod that uses the GPU is in `exported_…`. Only
-/// pods that the lease's PodMonitor scrapes count, so that no other pod of a similar name does.
-fn attributed(lease: &Lease, aggregation: &str, per_gpu: &str) -> String {
+/// The labels `namespace` and `pod` name DCGM-exporter's own pod, and the pod that uses the GPU is in `exported_…`. The
+/// mean comes first, since a restarted exporter would leave two series that differ in nothing else. Only pods that the
+/// lease's PodMonitor scrapes count, so that no other pod of a similar name does.
+fn attributed(lease: &Lease, per_gpu: &str) -> String {
     let job = monitor::job(lease);
     format!(
-        r#"{aggregation} by (namespace, pod) (
+        r#"avg by (namespace, pod) (
   label_replace(
     label_replace(
-      {per_gpu},
+      avg by (exported_namespace, exported_pod) (
+        {per_gpu}
+      ),
       "namespace", "$1", "exported_namespace", "(.+)"
     ),
     "pod", "$1", "exported_pod", "(.+)"

@@ -1016,7 +1016,9 @@ fn a_lease_scales_on_every_metric_with_figures_of_dcgm() {
             avg by (namespace, pod) (
               label_replace(
                 label_replace(
-                  avg_over_time(DCGM_FI_DEV_GPU_UTIL{exported_namespace="tms",exported_pod=~"tms-0123456789abcdef0123456789abcdef-.+"}[60s]),
+                  avg by (exported_namespace, exported_pod) (
+                    avg_over_time(DCGM_FI_DEV_GPU_UTIL{exported_namespace="tms",exported_pod=~"tms-0123456789abcdef0123456789abcdef-.+"}[60s])
+                  ),
                   "namespace", "$1", "exported_namespace", "(.+)"
                 ),
                 "pod", "$1", "exported_pod", "(.+)"
@@ -1027,17 +1029,13 @@ fn a_lease_scales_on_every_metric_with_figures_of_dcgm() {
             tms_lease_id: 0123456789abcdef0123456789abcdef
         - record: tms_gpu_memory_utilization
           expr: |-
-            100 * avg by (namespace, pod) (
+            avg by (namespace, pod) (
               label_replace(
                 label_replace(
-                  avg_over_time(DCGM_FI_DEV_FB_USED{exported_namespace="tms",exported_pod=~"tms-0123456789abcdef0123456789abcdef-.+"}[60s])
-                  /
-                    (
-                        avg_over_time(DCGM_FI_DEV_FB_USED{exported_namespace="tms",exported_pod=~"tms-0123456789abcdef0123456789abcdef-.+"}[60s])
-                      +
-                        avg_over_time(DCGM_FI_DEV_FB_FREE{exported_namespace="tms",exported_pod=~"tms-0123456789abcdef0123456789abcdef-.+"}[60s])
-                      > 0
-                    ),
+                  avg by (exported_namespace, exported_pod) (
+                    100 * avg_over_time(DCGM_FI_DEV_FB_USED{exported_namespace="tms",exported_pod=~"tms-0123456789abcdef0123456789abcdef-.+"}[60s])
+                    / (avg_over_time(DCGM_FI_DEV_FB_USED{exported_namespace="tms",exported_pod=~"tms-0123456789abcdef0123456789abcdef-.+"}[60s]) + avg_over_time(DCGM_FI_DEV_FB_FREE{exported_namespace="tms",exported_pod=~"tms-0123456789abcdef0123456789abcdef-.+"}[60s]) > 0)
+                  ),
                   "namespace", "$1", "exported_namespace", "(.+)"
                 ),
                 "pod", "$1", "exported_pod", "(.+)"

@@ -1,0 +1,64 @@
+use jiff::Timestamp;
+
+use super::*;
+use crate::domain::lease::{Lease, LeaseId, Placement, Report};
+
+fn lease() -> Lease {
+    let spec = grant(&request(), &bounds()).unwrap().granted;
+    Lease {
+        id: LeaseId::random(),
+        owner: "ada".to_owned(),
+        namespace: "models".to_owned(),
+        placement: Placement::Bespoke,
+        deployment: serde_json::Value::Null,
+        created_at: Timestamp::UNIX_EPOCH,
+        expires_at: Timestamp::MAX,
+        end: None,
+        generation: 1,
+        version: 1,
+        report: Report::nothing_seen(spec.models.iter().map(|model| model.name.as_str())),
+        spec,
+    }
+}
+
+#[test]
+fn an_update_without_wishes_changes_nothing() {
+    let accepted = grant_update(&lease(), None, None, None, &bounds()).unwrap();
+    assert_eq!((accepted.granted.scaling, accepted.granted.labels), (None, None));
+}
+
+#[test]
+fn an_update_names_its_faults_from_its_own_root() {
+    let mut asked = request();
+    scaling(&mut asked).maximum = Some(11);
+    ask(&mut asked, "queueTime", None, Some(1));
+    let labels = map([("a b", "x")]);
+    let violations =
+        grant_update(&lease(), asked.autoscaling.as_ref(), Some(0), Some(&labels), &bounds()).unwrap_err();
+    insta::assert_snapshot!(faults(&violations), @r#"
+    replicas
+    replicas
+    autoscaling.max_replicas by server.autoscaling.replicas.limits.maximum
+    autoscaling.metrics["queueTime"].threshold by server.autoscaling.metrics.queueTime.threshold.minimum
+    labels.labels["a b"]
+    "#);
+}
+
+#[test]
+fn a_metric_has_to_work_on_the_triton_that_the_lease_has() {
+    let mut lease = lease();
+    lease.spec.triton.gpus = 0;
+    let mut asked = request();
+    ask(&mut asked, "gpuUtilization", Some(true), None);
+    let violations = grant_update(&lease, asked.autoscaling.as_ref(), None, None, &bounds()).unwrap_err();
+    insta::assert_snapshot!(messages(&violations), @r#"autoscaling.metrics["gpuUtilization"]: gpuUtilization asked, but the lease has no GPUs"#);
+}
+
+#[test]
+fn replicas_become_fixed_or_autoscaled() {
+    let update = grant_update(&lease(), None, Some(3), None, &bounds()).unwrap().granted;
+    assert_eq!(update.scaling, Some(Scaling::Fixed { replicas: 3 }));
+    let update =
+        grant_update(&lease(), Some(&AutoscalingRequest::default()), None, None, &bounds()).unwrap().granted;
+    assert!(matches!(update.scaling, Some(Scaling::Auto(auto)) if (auto.minimum, auto.maximum) == (1, 5)));
+}
