@@ -29,7 +29,7 @@ async fn acquire_tells_the_way_to_ready_and_ends() {
     let lease = first.lease.unwrap();
     assert_eq!(lease.state(), v1::LeaseState::Pending);
     assert_eq!(states(&first.models), [("a", v1::ModelState::Pending), ("b", v1::ModelState::Pending)]);
-    assert_eq!(server.woken.ids(), [lease.id.clone()]);
+    assert_eq!(server.woken.ids(), std::slice::from_ref(&lease.id));
 
     server.change(&lease, |report, _| report.phase = Phase::Loading).await;
     let second = next(&mut stream).await.unwrap();
