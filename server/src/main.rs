@@ -40,8 +40,18 @@ enum Command {
 }
 
 #[tokio::main]
-async fn main() -> anyhow::Result<ExitCode> {
-    match Arguments::parse().command {
+async fn main() -> ExitCode {
+    match obey(Arguments::parse().command).await {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("fatal: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn obey(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
         Command::Serve { values, address_file } => run(&values, address_file).await,
         Command::CheckConfig { values } => {
             let report = config::check::check(&values, config::environment());

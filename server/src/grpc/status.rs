@@ -17,10 +17,10 @@ const DOMAIN: &str = "tms";
 
 /// Details travel in a trailer, and clients accept about 16 KiB of those: violations beyond this many bytes are counted,
 /// not listed.
-const MOST_DETAIL_BYTES: usize = 4_096;
+const MOST_DETAIL_BYTES: usize = 3_072;
 
-/// What a caller sent is repeated to it up to this many characters.
-const MOST_CHARACTERS: usize = 512;
+/// A sentence, which may repeat what the caller sent, is cut after this many bytes.
+const MOST_SENTENCE_BYTES: usize = 600;
 
 /// Candidates that an ambiguous prefix names.
 const MOST_CANDIDATES: usize = 4;
@@ -72,7 +72,7 @@ pub enum Refusal {
         lease: LeaseId,
     },
     /// The owner has as many leases as it may have.
-    #[error("{owner} holds {limit} leases and may not hold more; release one first")]
+    #[error("{owner} holds {limit}, the most leases that an owner may hold; release one first")]
     TooManyLeases {
         /// The owner.
         owner: String,
@@ -133,9 +133,10 @@ impl Refusal {
 
     fn reason(&self) -> &'static str {
         match self {
-            Self::Violations(_) => match self.code() {
+            Self::Violations(violations) => match self.code() {
                 Code::FailedPrecondition => "NOT_CONFIGURED",
-                _ => "OUT_OF_BOUNDS",
+                _ if keys(violations).is_some() => "OUT_OF_BOUNDS",
+                _ => "INVALID_REQUEST",
             },
             Self::Ambiguous { .. } => "AMBIGUOUS_LEASE_ID",
             Self::NotFound(_) => "LEASE_NOT_FOUND",
@@ -262,9 +263,9 @@ fn explained(fault: &Violation) -> String {
 }
 
 fn short(text: &str) -> String {
-    match text.char_indices().nth(MOST_CHARACTERS) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_owned(),
+    match text.floor_char_boundary(MOST_SENTENCE_BYTES) {
+        end if end < text.len() => format!("{}…", &text[..end]),
+        _ => text.to_owned(),
     }
 }
 

@@ -2,7 +2,7 @@
 //! database by the versions already told, and announcements only say when to read; so a slow reader, a resumed stream
 //! and a change by another server cost nothing but time.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -119,10 +119,12 @@ pub(super) struct AllLeases {
     services: Arc<Services>,
     caller: Caller,
     changes: broadcast::Receiver<Changed>,
-    /// Version up to which each lease is told: every lease that was open, or made since the horizon, at the last look.
-    /// So a lease that is not here is new, unless it was closed before the watch began.
+    /// Version up to which each lease is told: at least of every lease that was open, or made since the horizon, at the
+    /// last look. So a lease with news that is not here is new.
     told: BTreeMap<LeaseId, i64>,
     horizon: Timestamp,
+    /// Leases in `told` that were closed at the last look.
+    closed: BTreeSet<LeaseId>,
     /// Leases with news to read.
     pending: VecDeque<LeaseId>,
     ready: VecDeque<v1::WatchResponse>,
@@ -142,6 +144,7 @@ impl AllLeases {
             changes,
             told: BTreeMap::new(),
             horizon,
+            closed: BTreeSet::new(),
             pending: VecDeque::new(),
             ready: VecDeque::from([started]),
         };
@@ -158,9 +161,12 @@ impl AllLeases {
                 self.read(id).await?;
                 continue;
             }
-            let caller = self.caller.as_str();
-            let is_ours = |change: &Changed| change.owner == caller;
-            match heard(&self.services, &mut self.changes, LOOK_AGAIN, is_ours).await? {
+            let (caller, told) = (self.caller.as_str(), &self.told);
+            let is_news = |change: &Changed| {
+                let is_told = told.get(&change.id).is_some_and(|told| *told >= change.version);
+                change.owner == caller && !is_told
+            };
+            match heard(&self.services, &mut self.changes, LOOK_AGAIN, is_news).await? {
                 Some(change) => self.pending.push_back(change.id),
                 None => self.look_around().await?,
             }
@@ -175,12 +181,7 @@ impl AllLeases {
         if news.told < news.lease.version {
             self.pending.push_front(id);
         }
-        let is_over = news.lease.is_closed() && news.told >= news.lease.version;
-        if is_over && news.lease.created_at < self.horizon {
-            self.told.remove(&id);
-        } else {
-            self.told.insert(id, news.told);
-        }
+        self.told.insert(id, news.told);
         Ok(())
     }
 
@@ -190,10 +191,14 @@ impl AllLeases {
         let seen = self.look().await?;
         self.horizon = self.horizon.max(horizon);
         let has_news = |(id, version): &(&LeaseId, &i64)| self.told.get(id).is_none_or(|told| told < version);
-        let is_unseen = |id: &&LeaseId| !seen.contains_key(id);
         self.pending = seen.iter().filter(has_news).map(|(id, _)| *id).collect();
-        // What is neither open nor recent any more was closed meanwhile.
-        self.pending.extend(self.told.keys().filter(is_unseen));
+        // What is neither open nor recent any more was closed. It is read once more, and forgotten only at the next look:
+        // until then late announcements of it may come, which must not make it look new.
+        let unseen = |id: &LeaseId| !seen.contains_key(id);
+        let closed = std::mem::take(&mut self.closed);
+        self.told.retain(|id, _| !(unseen(id) && closed.contains(id)));
+        self.closed = self.told.keys().copied().filter(unseen).collect();
+        self.pending.extend(&self.closed);
         Ok(())
     }
 

@@ -257,7 +257,7 @@ async fn cluster(config: &Config, store: &Store, namespace: &str, waker: &Waker)
                 namespace: namespace.to_owned(),
                 installation: store.installation().to_owned(),
                 limits: Limits {
-                    in_flight: config.cluster.calls_in_flight as usize,
+                    in_flight: config.cluster.calls_in_flight,
                     per_second: config.cluster.calls_per_second,
                     timeout: config.cluster.call_timeout,
                 },

@@ -124,3 +124,51 @@ fn scaling_rules(rules: v1::ScalingRules) -> ScalingRulesRequest {
         policies: policies.collect(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lifetime_is_taken_to_the_microsecond() {
+        for (seconds, nanos, wanted) in [
+            (0, 0, SignedDuration::ZERO),
+            (60, 0, SignedDuration::from_mins(1)),
+            (1, 1_999, SignedDuration::new(1, 1_000)),
+            (MOST_SECONDS, 0, SignedDuration::from_secs(MOST_SECONDS)),
+        ] {
+            let duration = prost_types::Duration { seconds, nanos };
+            assert_eq!(lifetime("lifetime", Some(duration)), Ok(Some(wanted)));
+        }
+        assert_eq!(lifetime("lifetime", None), Ok(None));
+    }
+
+    #[test]
+    fn a_lifetime_that_is_no_duration_is_refused_by_its_field() {
+        for (seconds, nanos) in [
+            (-1, 0),
+            (0, -1),
+            (1, -1),
+            (0, 1_000_000_000),
+            (MOST_SECONDS + 1, 0),
+            (i64::MAX, i32::MAX),
+            (i64::MIN, 0),
+        ] {
+            let spec = v1::LeaseSpec {
+                lifetime: Some(prost_types::Duration { seconds, nanos }),
+                ..Default::default()
+            };
+            let (request, faults) = request(spec);
+            assert_eq!(request.lifetime, None);
+            assert_eq!(faults.len(), 1, "{seconds} {nanos}");
+            assert_eq!(faults[0].field, "spec.lifetime");
+        }
+    }
+
+    #[test]
+    fn every_state_has_a_number_and_no_other_number_is_a_state() {
+        let known = (0..100).filter_map(state).collect::<Vec<_>>();
+        assert_eq!(known, State::ALL);
+        assert_eq!(state(-1), None);
+    }
+}

@@ -1,0 +1,137 @@
+//! A whole server, wired as the binary wires it, on SQLite and a folder of manifests.
+
+use std::net::Ipv4Addr;
+use std::path::Path;
+
+use futures::StreamExt as _;
+use tempfile::TempDir;
+use tms_proto::v1;
+use tms_proto::v1::lease_service_client::LeaseServiceClient;
+use tms_server::clock::{Clock, system_now};
+use tms_server::config::{Config, Listen, Tls};
+use tms_server::serve::{self, ServeError};
+use tokio_util::sync::CancellationToken;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
+use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
+use tonic_reflection::pb::v1::{ServerReflectionRequest, ServerReflectionResponse};
+
+use crate::harness::{Authority, Server, configuration, spec, within};
+
+fn in_folder(folder: &Path) -> Config {
+    configuration(&format!(
+        "server:\n  apiService: {{ port: 0 }}\n  database: {{ url: \"sqlite://{0}/tms.db\" }}\n  cluster: {{ \
+         manifests: {{ directory: \"{0}/manifests\" }} }}\n",
+        folder.display()
+    ))
+}
+
+async fn reflected(server: &Server, request: MessageRequest) -> ServerReflectionResponse {
+    let mut client = ServerReflectionClient::new(server.channel().await);
+    let request = ServerReflectionRequest { host: String::new(), message_request: Some(request) };
+    let mut answers = client.server_reflection_info(futures::stream::iter([request])).await.unwrap();
+    within(answers.get_mut().next()).await.unwrap().unwrap()
+}
+
+#[tokio::test]
+async fn reflection_lists_every_service_and_knows_the_details_of_errors() {
+    let server = Server::start().await;
+    let answer = reflected(&server, MessageRequest::ListServices(String::new())).await;
+    let Some(MessageResponse::ListServicesResponse(services)) = answer.message_response else {
+        panic!("{answer:?}")
+    };
+    let names: Vec<_> = services.service.iter().map(|service| service.name.as_str()).collect();
+    for name in ["tms.v1.LeaseService", "tms.v1.ServerService", "grpc.health.v1.Health"] {
+        assert!(names.contains(&name), "{names:?}");
+    }
+    let symbol = MessageRequest::FileContainingSymbol("google.rpc.BadRequest".to_owned());
+    let answer = reflected(&server, symbol).await;
+    assert!(
+        matches!(answer.message_response, Some(MessageResponse::FileDescriptorResponse(_))),
+        "{answer:?}"
+    );
+}
+
+#[tokio::test]
+async fn health_says_that_the_services_answer() {
+    let server = Server::start().await;
+    for service in ["", "tms.v1.LeaseService", "tms.v1.ServerService"] {
+        let request = HealthCheckRequest { service: service.to_owned() };
+        let health = HealthClient::new(server.channel().await).check(request).await.unwrap();
+        assert_eq!(health.into_inner().status().as_str_name(), "SERVING", "{service:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lease_is_written_as_manifests_and_kept_over_a_restart() {
+    let folder = TempDir::new().unwrap();
+    let config = in_folder(folder.path());
+    let clock = Clock::manual(system_now());
+    let running = serve::start(&config, clock.clone()).await.unwrap();
+    let mut client = LeaseServiceClient::connect(format!("http://{}", running.address())).await.unwrap();
+    let request = v1::AcquireRequest { spec: Some(spec(&["a"])), ..Default::default() };
+    let mut stream = client.acquire(request).await.unwrap().into_inner();
+    let mut last = None;
+    while let Some(message) = within(stream.message()).await.unwrap() {
+        last = message.lease;
+    }
+    let lease = last.unwrap();
+    assert_eq!(lease.state(), v1::LeaseState::Written);
+    assert!(folder.path().join("manifests").read_dir().unwrap().next().is_some());
+    drop(client);
+    within(running.stop()).await;
+
+    let running = serve::start(&config, clock).await.unwrap();
+    let mut client = LeaseServiceClient::connect(format!("http://{}", running.address())).await.unwrap();
+    let status = client.status(v1::StatusRequest { lease_id: lease.id.clone() }).await.unwrap().into_inner();
+    assert_eq!(status.lease, Some(lease));
+    within(running.stop()).await;
+}
+
+#[tokio::test]
+async fn the_address_file_holds_the_address_for_as_long_as_the_server_is_asked_to_run() {
+    let folder = TempDir::new().unwrap();
+    let (config, file) = (in_folder(folder.path()), folder.path().join("address"));
+    let stop = CancellationToken::new();
+    let serving = serve::serve(&config, Clock::system(), Some(&file), stop.clone());
+    let asking = async {
+        while !file.exists() {
+            tokio::task::yield_now().await;
+        }
+        let address = std::fs::read_to_string(&file).unwrap();
+        let leases = LeaseServiceClient::connect(format!("http://{}", address.trim())).await;
+        leases.unwrap().list(v1::ListRequest::default()).await.unwrap();
+        stop.cancel();
+    };
+    let (served, ()) = within(async { tokio::join!(serving, asking) }).await;
+    served.unwrap();
+}
+
+#[tokio::test]
+async fn a_bad_file_of_tls_is_named() {
+    let authority = Authority::new();
+    let good = authority.server();
+    let empty = authority.write("empty.pem", "");
+    let (_, other_key) = authority.issue("other", &[]);
+    let other_key = authority.write("other.key", &other_key);
+    let broken = [
+        ("certificateFile", Tls { certificate_file: "/none.pem".into(), ..good.clone() }),
+        ("certificateFile", Tls { certificate_file: empty.clone(), ..good.clone() }),
+        ("keyFile", Tls { key_file: empty.clone(), ..good.clone() }),
+        ("keyFile", Tls { key_file: other_key, ..good.clone() }),
+        ("clientCaFile", Tls { client_ca_file: Some(empty), ..good }),
+    ];
+    for (wanted, tls) in broken {
+        let folder = TempDir::new().unwrap();
+        let address = (Ipv4Addr::LOCALHOST, 0).into();
+        let mut config = in_folder(folder.path());
+        config.listen = Listen { address, tls: Some(tls) };
+        match serve::start(&config, Clock::system()).await.err() {
+            Some(ServeError::Tls { key, .. }) => assert_eq!(key, wanted),
+            Some(other) => panic!("{wanted}: {other:?}"),
+            None => panic!("{wanted}: the server started"),
+        }
+    }
+}
