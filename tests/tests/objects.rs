@@ -1,7 +1,5 @@
 //! The Kubernetes back end alone, against a real control plane: what an apply writes, and what it never overwrites.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on ends")]
-
 use std::sync::Arc;
 use std::time::Duration;
 

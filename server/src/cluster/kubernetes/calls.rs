@@ -30,7 +30,8 @@ pub(super) struct Calls {
 
 impl Calls {
     pub fn new(limits: Limits) -> Self {
-        Self { in_flight: Semaphore::new(limits.in_flight.max(1)), limits, next: Mutex::new(stopwatch()) }
+        let next = Mutex::new(a_second_before(stopwatch()));
+        Self { in_flight: Semaphore::new(limits.in_flight.max(1)), limits, next }
     }
 
     /// Waits for a turn, makes the call, and says what went wrong with `object` in words of the trait.
@@ -55,8 +56,7 @@ impl Calls {
         };
         let now = stopwatch();
         let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
-        let earliest = now.checked_sub(Duration::from_secs(1)).unwrap_or(now);
-        let turn = (*next).max(earliest);
+        let turn = (*next).max(a_second_before(now));
         *next = turn + step;
         turn.saturating_duration_since(now)
     }
@@ -86,6 +86,10 @@ impl Calls {
             _ => ActError::Refused { object, message: status.message.clone() },
         }
     }
+}
+
+fn a_second_before(moment: Instant) -> Instant {
+    moment.checked_sub(Duration::from_secs(1)).unwrap_or(moment)
 }
 
 fn root_cause(error: &dyn std::error::Error) -> String {
