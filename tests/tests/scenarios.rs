@@ -1,6 +1,8 @@
 //! The life of a lease, on each database and each cluster: a real server, a clock that the test moves, and a look at
 //! what there is.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on ends")]
+
 use jiff::SignedDuration;
 use tms_proto::v1::{
     AcquireRequest, Autoscaling, Event, LabelSet, LeaseSpec, LeaseState, ListRequest, Metric, RenewRequest,
@@ -250,7 +252,7 @@ fn deployment(world: &World, id: &str) -> String {
     }
 }
 
-async fn an_acquire_that_is_repeated_returns_the_first_lease(world: World) {
+async fn an_acquire_that_is_repeated_returns_the_first_lease(mut world: World) {
     let server = world.start().await;
     let request =
         |spec| AcquireRequest { spec: Some(spec), request_id: "build-42".to_owned(), no_wait: true };
@@ -266,6 +268,19 @@ async fn an_acquire_that_is_repeated_returns_the_first_lease(world: World) {
     let names: std::collections::BTreeSet<_> =
         world.objects().iter().map(|object| object.split_once(' ').unwrap().1.to_owned()).collect();
     assert_eq!(names.len(), 1, "one lease has objects");
+    server.stop().await;
+
+    world.values = world
+        .values
+        .replace("limits: {maximum: 8,", "limits: {maximum: 1,")
+        .replace("maximum: 4}", "maximum: 1}");
+    world.values = world.values.replace("upperBound: 4", "upperBound: 1");
+    let server = world.start().await;
+    let again = AcquireRequest { no_wait: true, ..request(autoscaled(1, 2)) };
+    let lease = server.acquire_stream(again).await.unwrap().message().await.unwrap().unwrap().lease.unwrap();
+    assert_eq!(lease.id, first, "tighter bounds do not take back what the request was granted");
+    let refused = server.acquire(autoscaled(1, 2)).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::InvalidArgument);
     server.stop().await;
 }
 
@@ -309,7 +324,7 @@ async fn leases_are_listed_by_state_and_label(world: World) {
         let answer = server.leases.clone().list(request).await.unwrap().into_inner();
         answer.leases.into_iter().map(|lease| lease.id).collect::<Vec<_>>()
     };
-    assert_eq!(list(ListRequest::default()).await, [vision.id.clone()]);
+    assert_eq!(list(ListRequest::default()).await, std::slice::from_ref(&vision.id));
     let released = ListRequest { states: vec![LeaseState::Released.into()], ..ListRequest::default() };
     assert_eq!(list(released).await, [speech.id]);
     let team = [("team".to_owned(), "speech".to_owned())].into();

@@ -5,6 +5,7 @@ mod apply;
 mod cache;
 mod calls;
 mod discovery;
+mod live;
 mod pods;
 mod watch;
 
