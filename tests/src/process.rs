@@ -78,8 +78,10 @@ impl Process {
     pub async fn terminate(&mut self) -> ExitStatus {
         self.signal(Signal::TERM);
         let name = self.name.clone();
-        until(&format!("server {name} ends"), 30, || ready(self.child.try_wait().expect("the process is ours")))
-            .await
+        until(&format!("server {name} ends"), 30, || {
+            ready(self.child.try_wait().expect("the process is ours"))
+        })
+        .await
     }
 
     /// Suspends it in the middle of whatever it does.

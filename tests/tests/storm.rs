@@ -218,10 +218,7 @@ impl Client {
     }
 
     /// Makes a call until it is answered by whichever server is there.
-    async fn insist<T>(
-        &mut self,
-        call: impl AsyncFn(LeaseServiceClient<Channel>) -> Result<T, Status>,
-    ) -> T {
+    async fn insist<T>(&mut self, call: impl AsyncFn(LeaseServiceClient<Channel>) -> Result<T, Status>) -> T {
         loop {
             let address = *self.addresses.wait_for(Option::is_some).await.expect("a server follows");
             let leases = LeaseServiceClient::new(channel(address.unwrap()));
@@ -321,11 +318,8 @@ fn doubled(stored: &BTreeMap<String, Lease>, told: &[Told]) -> Vec<String> {
 
 /// Objects of the namespace that belong to no lease that lives.
 fn orphans(world: &World, told: &[Told]) -> Vec<String> {
-    let living: Vec<_> = told
-        .iter()
-        .filter(|told| !told.is_released)
-        .map(|told| format!("tms-{}", told.lease.id))
-        .collect();
+    let living: Vec<_> =
+        told.iter().filter(|told| !told.is_released).map(|told| format!("tms-{}", told.lease.id)).collect();
     let kinds = "deployments,services,hpa,pdb,podmonitors,prometheusrules,replicasets,pods";
     let list = world.kubectl(&["get", kinds]);
     let names = list["items"].as_array().unwrap().iter().map(|item| {
