@@ -30,9 +30,9 @@ const KILLS: u64 = 6;
 /// Longest life of a server, in milliseconds from its start: some do not live to listen.
 const LONGEST_LIFE: u64 = 2_000;
 /// Clients at a time, the leases that each holds at most, and its longest pause between two calls in milliseconds.
-const CLIENTS: u64 = 6;
+const CLIENTS: u64 = 8;
 const HELD: usize = 4;
-const LONGEST_PAUSE: u64 = 150;
+const LONGEST_PAUSE: u64 = 60;
 /// A call that takes longer is given up and made anew.
 const CALL: Duration = Duration::from_secs(10);
 

@@ -49,11 +49,12 @@ async fn until_ready(server: &Server, ids: &[String]) {
 /// Waits until the objects of a lease are those of its newest generation, and returns its Deployment.
 async fn until_applied(world: &World, id: &str, generation: i64) -> serde_json::Value {
     let name = format!("tms-{id}");
+    let generation = generation.to_string();
     until(&format!("lease {id} is applied in generation {generation}"), 60, async || {
         let objects = world.kubectl(&["get", KINDS, "--selector", &format!("tms.internal/lease-id={id}")]);
         let objects = objects["items"].as_array().unwrap().clone();
         let is_new = |object: &serde_json::Value| {
-            object["metadata"]["annotations"]["tms.internal/generation"] == generation.to_string()
+            object["metadata"]["annotations"]["tms.internal/generation"] == *generation
         };
         let deployment = objects.iter().find(|object| object["kind"] == "Deployment")?.clone();
         assert_eq!(deployment["metadata"]["name"], name);
