@@ -1,23 +1,9 @@
 //! The life of a lease by `tmsctl`, on a server that writes manifests: what each command prints, in each form.
 
 use std::fs;
-use std::path::Path;
 
 use crate::assert_shows;
-use crate::harness::{CREATE, Person, Place, VALUES, clean, ended, program};
-
-#[test]
-fn the_demo_of_the_readme_works() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut command = clean(&root.join("demo"));
-    command.arg(program("tmsctl").parent().unwrap());
-    let said = ended(command, 60);
-    assert_eq!(said.code, 0, "{}", said.whole());
-    for kind in ["HorizontalPodAutoscaler", "PodMonitor", "PrometheusRule"] {
-        assert!(said.out.lines().any(|line| line == format!("kind: {kind}")), "{kind}: {}", said.out);
-    }
-    assert!(said.out.contains("RELEASED") && said.out.contains("acquired, renewed and released"));
-}
+use crate::harness::{CREATE, Person, Place, VALUES};
 
 #[test]
 fn a_lease_is_created_followed_changed_renewed_and_released() {
@@ -346,8 +332,9 @@ fn a_narrow_terminal_is_not_overrun() {
             assert!(width <= 60 || !shown.contains("  "), "{line}: {width} columns: {shown}");
         }
     }
-    let events =
-        person.shell(&format!("script -qc 'stty cols 60 rows 30; tmsctl lease status {id}' /dev/null")).done();
+    let events = person
+        .shell(&format!("script -qc 'stty cols 60 rows 30; tmsctl lease status {id}' /dev/null"))
+        .done();
     let events = events.split("Events").nth(1).unwrap().lines().map(|line| strip(line.trim_end()));
     assert!(events.into_iter().all(|line| line.chars().count() <= 60));
 }

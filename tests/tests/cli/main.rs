@@ -4,6 +4,7 @@
 
 mod bounds;
 mod cluster;
+mod documents;
 mod faults;
 mod harness;
 mod life;
