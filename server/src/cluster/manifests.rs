@@ -12,18 +12,22 @@ use super::{Act, ActError, Observe, Sight};
 use crate::domain::capabilities::Capabilities;
 use crate::domain::lease::{Happening, Lease, LeaseId, Replicas};
 use crate::domain::observed::{Objects, Observed};
-use crate::domain::plan::{Plan, to_yaml};
+use crate::domain::plan::{INSTALLATION_LABEL, Plan, to_yaml};
 
 /// Folders of manifests below one directory.
 #[derive(Clone)]
 pub struct Manifests {
     directory: PathBuf,
+    /// The line that every manifest of this installation has.
+    label: String,
 }
 
 impl Manifests {
-    /// Returns manifests below `directory`, which is made if it is not there, and clears what an interrupted write left.
-    pub fn open(directory: &Path) -> Result<Self, ActError> {
-        let manifests = Self { directory: directory.to_owned() };
+    /// Returns the manifests of an installation below `directory`, which is made if it is not there, and clears what an
+    /// interrupted write left.
+    pub fn open(directory: &Path, installation: &str) -> Result<Self, ActError> {
+        let label = format!("{INSTALLATION_LABEL}: {installation}");
+        let manifests = Self { directory: directory.to_owned(), label };
         fs::create_dir_all(directory).map_err(|source| file_error(directory, source))?;
         for entry in manifests.entries().map_err(|source| file_error(directory, source))? {
             if entry.starts_with(SCRATCH) {
@@ -42,6 +46,12 @@ impl Manifests {
         let entries = fs::read_dir(&self.directory)?.map(|entry| Ok(entry?.file_name()));
         let names: io::Result<Vec<_>> = entries.collect();
         Ok(names?.into_iter().filter_map(|name| name.into_string().ok()).collect())
+    }
+
+    /// Returns whether this installation wrote a lease's folder; others may keep theirs beside it.
+    fn is_ours(&self, id: LeaseId) -> bool {
+        let has_label = |text: String| text.lines().any(|line| line.trim() == self.label);
+        read(&self.folder(id)).is_some_and(|files| files.into_values().any(has_label))
     }
 
     fn write(&self, id: LeaseId, files: &BTreeMap<String, String>) -> Result<(), ActError> {
@@ -81,7 +91,8 @@ impl Observe for Manifests {
     }
 
     fn seen(&self) -> BTreeSet<LeaseId> {
-        self.entries().unwrap_or_default().iter().filter_map(|name| name.parse().ok()).collect()
+        let ids = self.entries().unwrap_or_default().into_iter().filter_map(|name| name.parse().ok());
+        ids.filter(|id| self.is_ours(*id)).collect()
     }
 
     fn sight(&self) -> Sight {
