@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tokio::sync::{Mutex, broadcast, mpsc, oneshot};
 
-use super::sql::Pool;
+use super::sql::{Pool, Transaction};
 use super::write::{Outcome, Rules, Write};
 use super::{Changed, StoreError};
 
@@ -70,6 +70,11 @@ impl Writer {
             }
         }
         Self { queue, committer }
+    }
+
+    /// Begins a transaction of its own, for what is written of no lease.
+    pub async fn begin(&self) -> Result<Transaction, sqlx::Error> {
+        self.committer.pool.begin().await
     }
 
     /// Performs a write and returns once it is committed or left nothing behind.

@@ -78,6 +78,19 @@ impl Store {
         self.ids(query.bind(after).bind(limit)).await
     }
 
+    /// Returns the namespaces of leases that are not closed.
+    pub async fn open_namespaces(&self) -> Result<BTreeSet<String>, StoreError> {
+        let query = sql("SELECT DISTINCT namespace FROM leases WHERE closed_at IS NULL");
+        let rows = self.0.read.fetch_all(query).await?;
+        Ok(rows.iter().map(|row| row.get("namespace")).collect::<Result<_, _>>()?)
+    }
+
+    /// Returns the kind of cluster that was kept last.
+    pub async fn cluster_kind(&self) -> Result<Option<String>, StoreError> {
+        let row = self.0.read.fetch_optional(sql("SELECT cluster_kind FROM installation")).await?;
+        Ok(row.ok_or(sqlx::Error::RowNotFound)?.get("cluster_kind")?)
+    }
+
     /// Returns which of these are known and not closed.
     pub async fn is_open(&self, ids: &[LeaseId]) -> Result<BTreeSet<LeaseId>, StoreError> {
         let mut open = BTreeSet::new();
