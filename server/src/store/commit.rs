@@ -135,7 +135,11 @@ impl Committer {
             match job.write.perform(&mut transaction, &self.rules).await {
                 Ok(outcome) => outcomes.push(outcome),
                 Err(error) => {
-                    transaction.rollback().await.map_err(of_all)?;
+                    // The first error is the cause. On a full disk the database has undone everything by itself, and
+                    // there is nothing left to roll back.
+                    if let Err(error) = transaction.rollback().await {
+                        tracing::debug!(%error, "a transaction that failed could not be rolled back either");
+                    }
                     return Err(Failure::OfOne { place, error });
                 }
             }
