@@ -16,9 +16,9 @@ use tokio_util::sync::CancellationToken;
 pub use listener::{Answering, answer};
 
 use crate::clock::Clock;
+use crate::cluster::Cluster;
 use crate::cluster::kubernetes::{ConnectError, Kubernetes, Limits, namespace_of};
-use crate::cluster::manifests::Manifests;
-use crate::cluster::{ActError, Cluster};
+use crate::cluster::manifests::{Manifests, OpenError};
 use crate::config::{ClusterKind, Config, NoPassword, check_capabilities};
 use crate::domain::lease::LeaseId;
 use crate::grpc::{self, Services, chain};
@@ -58,7 +58,7 @@ pub enum ServeError {
     },
     /// The folder of manifests cannot be used.
     #[error("cannot use the folder of manifests (server.cluster.manifests.directory)")]
-    Manifests(#[source] ActError),
+    Manifests(#[source] OpenError),
     /// The cluster cannot be used.
     #[error("cannot use the cluster (server.cluster)")]
     Cluster(#[from] ConnectError),
@@ -278,7 +278,8 @@ impl Held {
 async fn cluster(config: &Config, store: &Store, namespace: &str, waker: &Waker) -> Result<Held, ServeError> {
     match &config.cluster.kind {
         ClusterKind::Manifests { directory } => {
-            let manifests = Manifests::open(directory).map_err(ServeError::Manifests)?;
+            let manifests =
+                Manifests::open(directory, store.installation()).map_err(ServeError::Manifests)?;
             Ok(Held::Manifests(Arc::new(manifests)))
         }
         ClusterKind::Kubernetes { kubeconfig } => {
