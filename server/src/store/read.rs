@@ -54,7 +54,7 @@ impl Store {
         let is_last = rows.len() <= page.size as usize;
         let leases: Vec<Lease> =
             rows.iter().take(page.size as usize).map(rows::lease).collect::<Result<_, _>>()?;
-        let next = if is_last { None } else { leases.last().map(Cursor::at) };
+        let next = if is_last { None } else { leases.last().map(Cursor::after) };
         Ok(Listed { leases, next })
     }
 
