@@ -148,6 +148,7 @@ impl AllLeases {
             services,
             caller,
             changes,
+            look_again: every(LOOK_AGAIN),
             told: BTreeMap::new(),
             horizon,
             closed: BTreeSet::new(),
