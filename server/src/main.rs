@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use tms_server::clock::Clock;
-use tms_server::{VERSION, config, serve, telemetry};
+use tms_server::{VERSION, config, grpc, serve, telemetry};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -44,7 +44,7 @@ async fn main() -> ExitCode {
     match obey(Arguments::parse().command).await {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("fatal: {error:#}");
+            eprintln!("fatal: {}", grpc::chain(error.as_ref()));
             ExitCode::FAILURE
         }
     }

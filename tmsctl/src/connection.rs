@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tms_proto::v1::lease_service_client::LeaseServiceClient;
 use tms_proto::v1::server_service_client::ServerServiceClient;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
@@ -35,7 +37,8 @@ impl Connection {
         }
         let channel = endpoint(target)?.connect().await.map_err(|error| {
             let cause = failure::root_cause(&error);
-            let failure = Failure::away(format!("{} cannot be reached: {cause}", target.url));
+            let words = failure::in_words(&cause);
+            let failure = Failure::away(format!("{} cannot be reached: {words}", target.url));
             failure::add_away_hints(failure, &target.url, &cause)
         })?;
         Ok(Self { channel, url: target.url.clone() })
@@ -76,7 +79,8 @@ impl Connection {
 
 fn endpoint(target: &Target) -> Result<Endpoint, Failure> {
     let unusable = |error: tonic::transport::Error| {
-        Failure::usage(format!("{} cannot be used: {}", target.url, failure::root_cause(&error)))
+        let cause = failure::root_cause(&error);
+        Failure::usage(format!("{} cannot be used: {}", target.url, failure::in_words(&cause)))
     };
     let endpoint = Endpoint::from_shared(target.url.clone())
         .map_err(unusable)?
@@ -100,16 +104,33 @@ fn endpoint(target: &Target) -> Result<Endpoint, Failure> {
 fn tls(target: &Target) -> Result<ClientTlsConfig, Failure> {
     let mut tls = ClientTlsConfig::new();
     tls = match &target.ca {
-        Some(ca) => tls.ca_certificate(Certificate::from_pem(read(ca)?)),
+        Some(ca) => tls.ca_certificate(Certificate::from_pem(read_certificates(ca)?)),
         None => tls.with_native_roots(),
     };
     match (&target.certificate, &target.key) {
         (Some(certificate), Some(key)) => {
-            Ok(tls.identity(Identity::from_pem(read(certificate)?, read(key)?)))
+            Ok(tls.identity(Identity::from_pem(read_certificates(certificate)?, read_key(key)?)))
         }
         (None, None) => Ok(tls),
         (Some(_), None) | (None, Some(_)) => Err(Failure::usage("a certificate and its key belong together")
             .hint("give both --certificate and --key")),
+    }
+}
+
+/// The TLS library takes a file without certificates for an authority that signed nothing.
+fn read_certificates(path: &Path) -> Result<Vec<u8>, Failure> {
+    let text = read(path)?;
+    match CertificateDer::pem_slice_iter(&text).next() {
+        Some(Ok(_)) => Ok(text),
+        Some(Err(_)) | None => Err(Failure::usage(format!("{} has no certificate in PEM", path.display()))),
+    }
+}
+
+fn read_key(path: &Path) -> Result<Vec<u8>, Failure> {
+    let text = read(path)?;
+    match PrivateKeyDer::from_pem_slice(&text) {
+        Ok(_) => Ok(text),
+        Err(_) => Err(Failure::usage(format!("{} has no private key in PEM", path.display()))),
     }
 }
 

@@ -64,6 +64,11 @@ impl Failure {
         Self::new(Kind::Interrupted, fault)
     }
 
+    /// A command that goes on until a signal stops it, so that nothing needs to be said.
+    pub fn stopped() -> Self {
+        Self { kind: Kind::Interrupted, faults: Vec::new(), hints: Vec::new() }
+    }
+
     /// An answer of the server that is an error, or the lack of an answer.
     pub fn from_status(rpc: &str, url: &str, status: &Status) -> Self {
         match status {
@@ -156,7 +161,7 @@ fn away(rpc: &str, url: &str, status: &Status) -> Failure {
         Some(source) => root_cause(source),
         None => status.message().to_owned(),
     };
-    let failure = Failure::away(format!("{url} does not answer: {cause} (@ {rpc})"));
+    let failure = Failure::away(format!("{url} does not answer: {} (@ {rpc})", in_words(&cause)));
     add_away_hints(failure, url, &cause)
 }
 
@@ -165,16 +170,50 @@ fn foreign(url: &str, status: &Status) -> Failure {
         .hint("is the target right? A proxy in between must speak HTTP/2; `tmsctl target list` shows the saved targets")
 }
 
+/// Signs of a server that expects TLS, or none, where the client thinks otherwise.
+const SPEAKS_OTHERWISE: [&str; 3] = ["frame", "InvalidContentType", "HTTP"];
+
+/// Signs of a server that closed the connection, which it does where it expects TLS, or another certificate of the client:
+/// what there is to see of that depends on when it comes.
+const HUNG_UP: [&str; 3] = ["broken pipe", "onnection reset", "onnection closed"];
+
+/// Returns the cause of a failed connection in words for people, where the library has none.
+pub fn in_words(cause: &str) -> &str {
+    let words = [
+        ("UnknownIssuer", "its certificate is not signed by an authority that is trusted here"),
+        ("BadSignature", "its certificate is not signed by an authority that is trusted here"),
+        ("CaUsedAsEndEntity", "its certificate is that of an authority, which no server may show"),
+        ("Expired", "its certificate has expired"),
+        ("NotValidYet", "its certificate is not valid yet"),
+        ("InvalidContentType", "it does not speak TLS"),
+        ("CertificateRequired", "it asks for a certificate of the client"),
+        ("UnknownCA", "it does not know the authority of the client's certificate"),
+        ("BadCertificate", "it does not accept the client's certificate"),
+        ("KeyMismatch", "the key does not belong to the certificate"),
+        ("broken pipe", "it hung up"),
+    ];
+    words.iter().find(|(sign, _)| cause.contains(sign)).map_or(cause, |(_, words)| words)
+}
+
 /// Adds what can be done about a server that cannot be reached.
 pub fn add_away_hints(failure: Failure, url: &str, cause: &str) -> Failure {
-    let is_certificate = cause.contains("certificate") || cause.contains("UnknownIssuer");
-    let is_protocol =
-        cause.contains("frame") || cause.contains("InvalidContentType") || cause.contains("HTTP");
-    if is_certificate {
+    if cause.contains("not valid for name") {
+        return failure.hint("name the server in the target as its certificate does");
+    }
+    if cause.contains("CaUsedAsEndEntity") {
+        return failure.hint(
+            "the server needs a certificate with CA:FALSE, signed by an authority that --ca FILE names",
+        );
+    }
+    let has_hung_up = HUNG_UP.iter().any(|sign| cause.contains(sign));
+    if cause.contains("received fatal alert") || has_hung_up && url.starts_with("https:") {
+        return failure.hint("--certificate FILE and --key FILE show the server who you are");
+    }
+    if cause.contains("certificate") {
         return failure
             .hint("--ca FILE names the authority that signed the server's certificate; save it with `tmsctl target add`");
     }
-    if is_protocol {
+    if has_hung_up || SPEAKS_OTHERWISE.iter().any(|sign| cause.contains(sign)) {
         let other = if url.starts_with("https:") { "http:" } else { "https:" };
         return failure.hint(format!("does the server expect {other}//… instead?"));
     }
@@ -233,6 +272,7 @@ fn flag_of(field: &str) -> Option<&'static str> {
         ("autoscaling.metrics[\"gpuUtilization\"]", "--autoscaling-gpu-utilization"),
         ("autoscaling.metrics[\"gpuMemoryUtilization\"]", "--autoscaling-gpu-memory-utilization"),
         ("autoscaling.metrics[\"queueTime\"]", "--autoscaling-queue-time"),
+        ("autoscaling.metrics", "the flags of the metrics, such as --autoscaling-queue-time"),
         ("autoscaling.behavior", "--autoscaling-behavior-file"),
         ("autoscaling", "--enable-autoscaling"),
         ("replicas", "--replicas"),

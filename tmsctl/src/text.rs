@@ -42,7 +42,7 @@ pub fn lease_table(leases: &[Lease], now: Timestamp, width: Option<u16>) -> Stri
         let mut row = vec![
             short(&lease.id).to_owned(),
             lease.state.to_owned(),
-            replicas(&lease.replicas),
+            replicas(lease),
             end(lease, now),
             model_names(lease, ", "),
         ];
@@ -146,7 +146,7 @@ fn lease_facts<'a>(lease: &Lease, now: Timestamp) -> Vec<(&'a str, String)> {
         ("Owner", lease.owner.clone()),
         ("Namespace", lease.namespace.clone()),
         ("Endpoint", endpoint(lease).unwrap_or_default()),
-        ("Replicas", replicas_in_words(&lease.replicas)),
+        ("Replicas", replicas_in_words(lease)),
         ("Scaling", scaling(lease)),
         ("Image", triton.map(|triton| triton.image.clone()).unwrap_or_default()),
         ("Resources", triton.map(resources).unwrap_or_default()),
@@ -235,7 +235,7 @@ fn event_table(events: &[Event], now: Timestamp, width: Option<u16>) -> String {
 }
 
 /// Returns what remains of the width for a table in a section, which is indented.
-fn inner(width: Option<u16>) -> Option<u16> {
+pub fn inner(width: Option<u16>) -> Option<u16> {
     width.map(|width| width.saturating_sub(2))
 }
 
@@ -244,20 +244,29 @@ fn model_names(lease: &Lease, separator: &str) -> String {
     names.join(separator)
 }
 
-fn replicas(replicas: &Replicas) -> String {
-    let Replicas { ready, desired, minimum, maximum, .. } = replicas;
-    if minimum == maximum {
-        format!("{ready}/{desired}")
-    } else {
-        format!("{ready}/{desired} ({minimum}-{maximum})")
+/// A lease that is written is not observed: nobody knows how many of its replicas are ready.
+fn is_observed(lease: &Lease) -> bool {
+    lease.state != "WRITTEN"
+}
+
+fn replicas(lease: &Lease) -> String {
+    let Replicas { ready, desired, minimum, maximum, .. } = lease.replicas;
+    match (is_observed(lease), minimum == maximum) {
+        (true, true) => format!("{ready}/{desired}"),
+        (true, false) => format!("{ready}/{desired} ({minimum}-{maximum})"),
+        (false, true) => format!("?/{minimum}"),
+        (false, false) => format!("? ({minimum}-{maximum})"),
     }
 }
 
-fn replicas_in_words(replicas: &Replicas) -> String {
-    let Replicas { ready, desired, minimum, maximum, .. } = replicas;
-    let range =
-        if minimum == maximum { String::new() } else { format!(", scaled from {minimum} to {maximum}") };
-    format!("{ready} of {desired} ready{range}")
+fn replicas_in_words(lease: &Lease) -> String {
+    let Replicas { ready, desired, minimum, maximum, .. } = lease.replicas;
+    match (is_observed(lease), minimum == maximum) {
+        (true, true) => format!("{ready} of {desired} ready"),
+        (true, false) => format!("{ready} of {desired} ready, scaled from {minimum} to {maximum}"),
+        (false, true) => format!("{minimum}, not observed"),
+        (false, false) => format!("scaled from {minimum} to {maximum}, not observed"),
+    }
 }
 
 fn end(lease: &Lease, now: Timestamp) -> String {
@@ -365,6 +374,17 @@ mod tests {
           WHEN        WHAT      STATE    BY   MESSAGE
           1h 18m ago  Acquired  PENDING  ada  for 2h
         ");
+    }
+
+    #[test]
+    fn a_written_lease_does_not_count_what_nobody_observes() {
+        let mut leases = three();
+        for lease in &mut leases {
+            lease.state = "WRITTEN";
+        }
+        let told: Vec<_> = leases.iter().map(|lease| (replicas(lease), replicas_in_words(lease))).collect();
+        let scaled = ("? (1-4)".to_owned(), "scaled from 1 to 4, not observed".to_owned());
+        assert_eq!(told, [scaled.clone(), ("?/1".to_owned(), "1, not observed".to_owned()), scaled]);
     }
 
     #[test]

@@ -125,9 +125,12 @@ impl Reconciler {
         match self.store.change(id, SERVER, now, change).await {
             Ok((Some(happening), lease)) => {
                 if happening.reason != "Reported" {
+                    // An end by time needs no more words than its reason.
+                    let words =
+                        if happening.message.is_empty() { happening.reason } else { &happening.message };
                     tracing::info!(
                         lease.id = %id, lease.owner = lease.owner, lease.state = %lease.state(),
-                        reason = happening.reason, "{}", happening.message
+                        reason = happening.reason, "{words}"
                     );
                     self.cluster.announce(&lease, &happening);
                 }

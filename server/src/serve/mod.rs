@@ -63,7 +63,7 @@ pub enum ServeError {
     #[error("cannot use the cluster (server.cluster)")]
     Cluster(#[from] ConnectError),
     /// The address cannot be listened on.
-    #[error("cannot listen on {address} (server.apiService)")]
+    #[error("cannot listen on {address} (server.apiService.{})", listen_key(source))]
     Listen {
         /// The address.
         address: SocketAddr,
@@ -326,6 +326,14 @@ fn kind(config: &Config) -> &'static str {
 
 fn database_kind(store: &Store) -> &'static str {
     if store.is_shared() { "postgresql" } else { "sqlite" }
+}
+
+/// Returns the key that has to change where an address cannot be listened on.
+fn listen_key(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied => "port",
+        _ => "address",
+    }
 }
 
 /// Writes the address in one step, so that whoever waits for the file reads all of it.

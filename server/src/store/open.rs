@@ -13,7 +13,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
-use sqlx::{Connection, SqlSafeStr};
+use sqlx::{ConnectOptions, Connection, SqlSafeStr};
 use tokio::sync::broadcast;
 
 use super::commit::{Committer, Writer};
@@ -124,8 +124,15 @@ async fn open_postgres(options: &Options, rules: Rules) -> Result<Store, StoreEr
     let pool = PgPoolOptions::new()
         .max_connections(POSTGRES_CONNECTIONS)
         .acquire_timeout(PATIENCE)
-        .connect_with(connect)
-        .await?;
+        .connect_with(connect.clone())
+        .await;
+    let pool = match pool {
+        // All that a pool says after trying for so long is that it took too long.
+        Err(sqlx::Error::PoolTimedOut) => {
+            return Err(connect.connect().await.err().unwrap_or(sqlx::Error::PoolTimedOut).into());
+        }
+        pool => pool?,
+    };
     postgres_migrations().run(&pool).await?;
     start(Pool::Postgres(pool.clone()), Pool::Postgres(pool), rules, None).await
 }

@@ -9,4 +9,4 @@ mod values;
 
 pub use scaling::ScalingArguments;
 pub use spec::SpecArguments;
-pub use values::{duration, key_value, labels, proto_duration};
+pub use values::{count, duration, key_value, labels, proto_duration};

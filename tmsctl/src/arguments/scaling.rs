@@ -7,7 +7,7 @@ use clap::Args;
 use serde::Deserialize;
 use tms_proto::v1::{Autoscaling, Behavior, Metric, ScalingPolicy, ScalingRules};
 
-use super::metric;
+use super::{metric, values};
 use crate::failure::Failure;
 
 /// How replicas follow the load.
@@ -19,11 +19,11 @@ pub struct ScalingArguments {
     enable_autoscaling: bool,
 
     /// Most replicas [default: the administrator's]
-    #[arg(long, value_name = "COUNT")]
+    #[arg(long, value_name = "COUNT", value_parser = values::count, allow_negative_numbers = true)]
     autoscaling_max_replicas: Option<u32>,
 
     /// Fewest replicas [default: the administrator's]
-    #[arg(long, value_name = "COUNT")]
+    #[arg(long, value_name = "COUNT", value_parser = values::count, allow_negative_numbers = true)]
     autoscaling_min_replicas: Option<u32>,
 
     /// Scale by CPU use, above this percentage of what the pods request

@@ -23,7 +23,7 @@ pub struct SpecArguments {
     lifetime: Option<Duration>,
 
     /// Fixed number of replicas [default: 1]
-    #[arg(long, value_name = "COUNT")]
+    #[arg(long, value_name = "COUNT", value_parser = values::count, allow_negative_numbers = true)]
     replicas: Option<u32>,
 
     /// A label to find the lease by; repeat it for more
@@ -46,7 +46,7 @@ struct TritonArguments {
     triton_image: Option<String>,
 
     /// GPUs of each replica; 0 runs Triton on CPUs only
-    #[arg(long, value_name = "COUNT")]
+    #[arg(long, value_name = "COUNT", value_parser = values::count, allow_negative_numbers = true)]
     gpus: Option<u32>,
 
     /// Extended resource that stands for a GPU, such as nvidia.com/mig-1g.5gb

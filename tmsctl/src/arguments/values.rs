@@ -25,6 +25,11 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     Ok(duration)
 }
 
+/// Reads a count of things.
+pub fn count(text: &str) -> Result<u32, String> {
+    text.parse().map_err(|_| format!("write a whole number from 0 to {}", u32::MAX))
+}
+
 /// Returns a duration as the interface has it.
 pub fn proto_duration(duration: Duration) -> Result<prost_types::Duration, Failure> {
     duration.try_into().map_err(|_| Failure::usage("the duration is longer than any server grants"))
@@ -109,6 +114,14 @@ mod tests {
         ] {
             let error = duration(text).unwrap_err();
             assert!(error.contains(reason), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_count_is_a_whole_number() {
+        assert_eq!(count("4"), Ok(4));
+        for bad in ["-1", "1.5", "four", "", "4294967296"] {
+            assert_eq!(count(bad), Err("write a whole number from 0 to 4294967295".to_owned()), "{bad}");
         }
     }
 

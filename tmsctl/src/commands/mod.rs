@@ -101,7 +101,10 @@ impl Global {
     /// Returns the form of the output.
     pub fn form(&self) -> Result<Form, Failure> {
         match (self.output, self.porcelain) {
-            (Some(_), true) => Err(Failure::usage("--output and --porcelain exclude each other")),
+            (Some(_), true) => {
+                Err(Failure::usage("--output and --porcelain exclude each other")
+                    .hint("leave one of them out"))
+            }
             (None, true) => Ok(Form::Porcelain),
             (None | Some(OutputOption::Table), false) => Ok(Form::Table),
             (Some(OutputOption::Json), false) => Ok(Form::Json),

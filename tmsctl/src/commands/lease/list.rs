@@ -8,6 +8,7 @@ use super::Global;
 use crate::arguments::{key_value, labels};
 use crate::connection::Connection;
 use crate::failure::Failure;
+use crate::output::Form;
 use crate::{clock, output, text, view};
 
 const PAGE_SIZE: u32 = 500;
@@ -61,6 +62,16 @@ struct LeaseList {
 }
 
 impl Arguments {
+    /// Returns what is said where no lease is found.
+    fn nothing(&self) -> &'static str {
+        let is_narrowed = !self.states.is_empty() || !self.labels.is_empty() || self.owner.is_some();
+        match (is_narrowed, self.all) {
+            (true, _) => "There are no such leases\n",
+            (false, true) => "You have had no leases\n",
+            (false, false) => "You have no leases; --all shows those that have ended, too\n",
+        }
+    }
+
     fn into_request(self) -> Result<ListRequest, Failure> {
         let states = if self.all { State::value_variants().to_vec() } else { self.states };
         Ok(ListRequest {
@@ -75,11 +86,12 @@ impl Arguments {
 
 pub async fn run(global: &Global, arguments: Arguments) -> Result<(), Failure> {
     let form = global.form()?;
+    let nothing = arguments.nothing();
     let request = arguments.into_request()?;
     let leases = fetch(&global.connect().await?, request).await?;
     let list = LeaseList { leases: leases.iter().map(view::Lease::from).collect() };
-    if list.leases.is_empty() {
-        output::say("There are no such leases\n");
+    if list.leases.is_empty() && form == Form::Table {
+        output::say(nothing);
     }
     form.print(
         &list,

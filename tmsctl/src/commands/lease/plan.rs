@@ -17,7 +17,8 @@ The flags are those of `tmsctl lease create`. The objects are printed as YAML do
 applied; with -o json or yaml they are in `manifests`, and `lease` has every default filled in.
 
 Examples:
-  tmsctl lease plan -m name=resnet50,uri=pvc://models/resnet50 --enable-autoscaling --autoscaling-max-replicas 4
+  tmsctl lease plan -m name=resnet50,uri=pvc://models/resnet50 --enable-autoscaling \\
+      --autoscaling-max-replicas 4
   tmsctl lease plan -m name=resnet50,uri=pvc://models/resnet50 | kubectl apply --dry-run=server -f -")]
 pub struct Arguments {
     #[command(flatten)]

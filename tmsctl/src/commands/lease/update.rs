@@ -4,7 +4,7 @@ use serde::Serialize;
 use tms_proto::v1::{LabelSet, UpdateRequest};
 
 use super::{Global, lease_of};
-use crate::arguments::{ScalingArguments, key_value, labels};
+use crate::arguments::{ScalingArguments, count, key_value, labels};
 use crate::failure::Failure;
 use crate::{clock, output, text, view};
 
@@ -23,7 +23,7 @@ pub struct Arguments {
     lease: String,
 
     /// Fixed number of replicas
-    #[arg(long, value_name = "COUNT")]
+    #[arg(long, value_name = "COUNT", value_parser = count, allow_negative_numbers = true)]
     replicas: Option<u32>,
 
     /// A label of the lease; those given replace all labels that it has

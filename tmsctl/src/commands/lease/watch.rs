@@ -50,7 +50,7 @@ pub async fn run(global: &Global, arguments: Arguments) -> Result<(), Failure> {
     };
     tokio::select! {
         result = watch.follow(PATIENT) => result,
-        _ = tokio::signal::ctrl_c() => Err(Failure::interrupted("interrupted")),
+        _ = tokio::signal::ctrl_c() => Err(Failure::stopped()),
     }
 }
 

@@ -78,6 +78,7 @@ pub async fn run(global: &Global) -> Result<(), Failure> {
 }
 
 fn page(bounds: &Bounds, width: Option<u16>) -> String {
+    let width = text::inner(width);
     let Bounds { autoscaling, lifetime, resources, default_image } = bounds;
     let told = |seconds| words::duration(Duration::from_secs(seconds));
     let mut page = text::facts(&[
@@ -101,7 +102,7 @@ fn page(bounds: &Bounds, width: Option<u16>) -> String {
     page +=
         &text::section("Resources of a replica", &text::table(&["", "GPUS", "CPU", "MEMORY"], rows, width));
     if autoscaling.enabled {
-        page += &text::section("Metrics", &metric_table(autoscaling, width));
+        page += &text::section("Metrics and their thresholds", &metric_table(autoscaling, width));
     }
     page
 }
@@ -111,7 +112,7 @@ fn autoscaling_in_words(autoscaling: &Autoscaling) -> String {
         return "not allowed".to_owned();
     }
     format!(
-        "at least {} to {} replicas, {} by default; at most {}, {} by default; numbers from {}",
+        "fewest {} to {}, {} by default; most {}, {} by default; by {}",
         autoscaling.minimum_lower_bound,
         autoscaling.minimum_upper_bound,
         autoscaling.default_minimum,
@@ -121,6 +122,10 @@ fn autoscaling_in_words(autoscaling: &Autoscaling) -> String {
     )
 }
 
+fn yes_no(is_so: bool) -> String {
+    if is_so { "yes" } else { "no" }.to_owned()
+}
+
 fn metric_table(autoscaling: &Autoscaling, width: Option<u16>) -> String {
     let rows = autoscaling.metrics.iter().map(|(name, metric)| {
         let told = |value| words::threshold(name, value);
@@ -128,15 +133,9 @@ fn metric_table(autoscaling: &Autoscaling, width: Option<u16>) -> String {
             Some(maximum) => format!("{} to {}", told(metric.threshold_minimum), told(maximum)),
             None => format!("{} or more", told(metric.threshold_minimum)),
         };
-        [
-            name.clone(),
-            if metric.allowed { "yes" } else { "no" }.to_owned(),
-            if metric.enabled { "on" } else { "off" }.to_owned(),
-            told(metric.threshold_default),
-            range,
-        ]
+        [name.clone(), yes_no(metric.allowed), yes_no(metric.enabled), told(metric.threshold_default), range]
     });
-    text::table(&["METRIC", "LEASES MAY CHANGE IT", "DEFAULT", "THRESHOLD", "RANGE"], rows, width)
+    text::table(&["METRIC", "ALLOWED", "ENABLED", "DEFAULT", "RANGE"], rows, width)
 }
 
 fn lines(bounds: &Bounds) -> String {

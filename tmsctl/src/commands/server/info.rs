@@ -7,7 +7,7 @@ use super::Global;
 use crate::failure::Failure;
 use crate::text;
 
-/// Show what the server is and what it found in its cluster
+/// Show what the server is and what its cluster has
 #[derive(Debug, clap::Args)]
 #[command(after_help = "With -z: one fact on a line, its name and its value.")]
 pub struct Arguments {}
@@ -59,7 +59,9 @@ fn page(info: &Info) -> String {
         ("Kubernetes", info.kubernetes_version.clone()),
     ]);
     let rows = found(info).map(|(_, what, is_there)| [what.to_owned(), yes_no(is_there).to_owned()]);
-    facts + &text::section("Found", &text::table(&["WHAT", "THERE"], rows, None))
+    // Where manifests are written nothing is looked for.
+    let heading = if info.cluster_kind == "manifests" { "Taken for granted" } else { "Found" };
+    facts + &text::section(heading, &text::table(&["WHAT", "THERE"], rows, None))
 }
 
 fn lines(info: &Info) -> String {

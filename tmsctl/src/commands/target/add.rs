@@ -14,7 +14,8 @@ The first target that is saved becomes the default. --ca, --certificate and --ke
 
 Examples:
   tmsctl target add lab http://localhost:30345
-  tmsctl target add prod https://tms.example.com --ca ca.pem --certificate me.pem --key me.key --default")]
+  tmsctl target add prod https://tms.example.com --ca ca.pem --certificate me.pem --key me.key \\
+      --default")]
 pub struct Arguments {
     /// Name to save it under
     #[arg(value_parser = name)]
