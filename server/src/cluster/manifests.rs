@@ -9,7 +9,7 @@ use std::{fs, io};
 
 use futures::future::BoxFuture;
 
-use super::{Act, ActError, Observe};
+use super::{Act, ActError, Observe, Sight};
 use crate::domain::capabilities::Capabilities;
 use crate::domain::lease::{Happening, Lease, LeaseId, Replicas};
 use crate::domain::observed::{Objects, Observed};
@@ -138,6 +138,14 @@ impl Observe for Manifests {
 
     fn seen(&self) -> BTreeSet<LeaseId> {
         self.entries().unwrap_or_default().iter().filter_map(|name| name.parse().ok()).collect()
+    }
+
+    fn sight(&self) -> Sight {
+        Sight::Full
+    }
+
+    fn listed(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {})
     }
 
     fn has_objects(&self, id: LeaseId) -> bool {

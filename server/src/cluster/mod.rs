@@ -22,11 +22,28 @@ pub trait Observe: Send + Sync {
     /// Returns the leases of this installation of which objects were seen, whether or not the leases are known.
     fn seen(&self) -> BTreeSet<LeaseId>;
 
+    /// Whether everything is seen, so that what is not seen is not there.
+    fn sight(&self) -> Sight;
+
+    /// Waits until everything is seen.
+    fn listed(&self) -> BoxFuture<'_, ()>;
+
     /// Whether objects of the lease were seen.
     fn has_objects(&self, id: LeaseId) -> bool;
 
     /// Returns what the cluster serves, as far as it was found out.
     fn capabilities(&self) -> Capabilities;
+}
+
+/// How much is seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sight {
+    /// Everything.
+    Full,
+    /// Not everything yet.
+    NotYet,
+    /// Not everything, for this reason.
+    Failing(String),
 }
 
 /// Changes what there is. Every call can be repeated, and is bounded in time.
@@ -70,6 +87,14 @@ pub enum ActError {
     /// The cluster refused; a person has to mend something.
     #[error("the Kubernetes API refused {object}: {message}")]
     Refused {
+        /// Kind and name.
+        object: String,
+        /// What the API server says.
+        message: String,
+    },
+    /// The cluster will never take the object as it is.
+    #[error("the Kubernetes API takes {object} for invalid: {message}")]
+    Invalid {
         /// Kind and name.
         object: String,
         /// What the API server says.

@@ -15,6 +15,8 @@ pub enum Step {
     Invalidate(Report),
     /// Make its objects those of the plan.
     Apply,
+    /// Go beyond the generation that its objects carry: another server has, or somebody changed them.
+    Surpass(i64),
     /// Keep what was seen.
     Report(Report),
     /// Delete its objects.
@@ -34,31 +36,30 @@ pub fn decide(lease: &Lease, observed: &Observed, load_timeout: SignedDuration, 
         return match observed.objects {
             Objects::Absent => Step::Close,
             Objects::Deleting => Step::Rest,
-            Objects::Differ | Objects::Match | Objects::Superseded | Objects::Written => Step::Delete,
+            Objects::Differ | Objects::Match | Objects::Superseded(_) | Objects::Written => Step::Delete,
         };
     }
     if now >= lease.expires_at {
         return Step::Expire;
     }
-    if observed.objects == Objects::Superseded {
-        return Step::Rest;
+    if let Objects::Superseded(generation) = observed.objects {
+        return Step::Surpass(generation);
     }
     let report = report(lease, observed, now);
-    if lease.report.first_ready_at.is_none() && report.first_ready_at.is_none() {
+    if lease.is_loading() && report.first_ready_at.is_none() && report.phase != Phase::Written {
         if let Some(Trouble::Models(_)) = worst_trouble(observed) {
             return Step::Invalidate(report);
         }
-        if report.phase != Phase::Written && now >= later(lease.created_at, load_timeout) {
+        if now >= later(lease.created_at, load_timeout) {
             return Step::Invalidate(timed_out(report, load_timeout));
         }
     }
+    if report != lease.report {
+        return Step::Report(report);
+    }
     match observed.objects {
         Objects::Absent | Objects::Differ => Step::Apply,
-        Objects::Deleting => Step::Rest,
-        Objects::Match | Objects::Written | Objects::Superseded if report != lease.report => {
-            Step::Report(report)
-        }
-        Objects::Match | Objects::Written | Objects::Superseded => Step::Rest,
+        Objects::Deleting | Objects::Match | Objects::Written | Objects::Superseded(_) => Step::Rest,
     }
 }
 
@@ -67,11 +68,14 @@ fn report(lease: &Lease, observed: &Observed, now: Timestamp) -> Report {
     let phase = phase(lease, observed);
     let trouble = worst_trouble(observed);
     let message = match (phase, &trouble, &observed.deployment_fault) {
+        // What keeps the objects from being applied, if anything does.
+        _ if is_to_be_applied(observed.objects) && trouble.is_none() => lease.report.message.clone(),
         (Phase::Ready | Phase::Asleep | Phase::Written, _, _) => String::new(),
         (_, Some(trouble), _) => keep_detail(&lease.report.message, trouble),
         (_, None, Some(fault)) => format!("replicas cannot be created: {fault}"),
         (Phase::Degraded, None, None) => {
-            format!("{} of {} replicas are ready", observed.replicas.ready, lease.spec.scaling.minimum())
+            let needed = lease.spec.scaling.minimum().max(1);
+            format!("{} of {needed} replicas are ready", observed.replicas.ready)
         }
         (Phase::Pending | Phase::Provisioning | Phase::Loading, None, None) => String::new(),
     };
@@ -92,16 +96,15 @@ fn report(lease: &Lease, observed: &Observed, now: Timestamp) -> Report {
 }
 
 fn phase(lease: &Lease, observed: &Observed) -> Phase {
-    match observed.objects {
-        Objects::Written => return Phase::Written,
-        Objects::Absent if lease.report.first_ready_at.is_none() => return Phase::Pending,
-        Objects::Absent | Objects::Differ | Objects::Match | Objects::Superseded | Objects::Deleting => {}
-    }
-    let minimum = lease.spec.scaling.minimum();
-    let is_ready = observed.replicas.ready >= minimum;
-    if minimum == 0 && observed.replicas.desired == 0 && observed.objects != Objects::Absent {
+    let is_absent = observed.objects == Objects::Absent;
+    let needed = lease.spec.scaling.minimum().max(1);
+    if observed.objects == Objects::Written || lease.report.phase == Phase::Written {
+        Phase::Written
+    } else if is_absent && lease.report.first_ready_at.is_none() {
+        Phase::Pending
+    } else if lease.spec.scaling.minimum() == 0 && observed.replicas.desired == 0 && !is_absent {
         Phase::Asleep
-    } else if is_ready && minimum > 0 {
+    } else if observed.replicas.ready >= needed {
         Phase::Ready
     } else if lease.report.first_ready_at.is_some() {
         Phase::Degraded
@@ -109,6 +112,13 @@ fn phase(lease: &Lease, observed: &Observed) -> Phase {
         Phase::Loading
     } else {
         Phase::Provisioning
+    }
+}
+
+fn is_to_be_applied(objects: Objects) -> bool {
+    match objects {
+        Objects::Absent | Objects::Differ => true,
+        Objects::Match | Objects::Superseded(_) | Objects::Deleting | Objects::Written => false,
     }
 }
 
@@ -137,12 +147,15 @@ fn worst_trouble(observed: &Observed) -> Option<Trouble> {
     observed.pods.iter().filter_map(|pod| pod.trouble.clone()).min()
 }
 
-/// Returns the sentence of `trouble`, or `known` where that says the same with more detail: kubelets alternate between a
-/// full and a bare form of one image error, and each form would be a change.
+/// Returns the sentence of `trouble`, or `known` where that says the same: with more detail, since kubelets alternate
+/// between a full and a bare form of one image error, or with other numbers, such as those of nodes. Each form would be a
+/// change.
 fn keep_detail(known: &str, trouble: &Trouble) -> String {
     let sentence = trouble.sentence();
     let is_bare = matches!(trouble, Trouble::Image { detail, .. } if detail.is_empty());
-    if is_bare && known.starts_with(&sentence) { known.to_owned() } else { sentence }
+    let words = |text: &str| text.chars().filter(|c| !c.is_ascii_digit()).collect::<String>();
+    let is_known = (is_bare && known.starts_with(&sentence)) || words(known) == words(&sentence);
+    if is_known { known.to_owned() } else { sentence }
 }
 
 fn timed_out(report: Report, load_timeout: SignedDuration) -> Report {
@@ -205,12 +218,10 @@ mod tests {
     }
 
     fn seen(objects: Objects, ready: u32) -> Observed {
-        Observed {
-            objects,
-            replicas: Replicas { desired: 2, current: 2, ready },
-            deployment_fault: None,
-            pods: Vec::new(),
-        }
+        let is_absent = objects == Objects::Absent;
+        let replicas =
+            if is_absent { Replicas::default() } else { Replicas { desired: 2, current: 2, ready } };
+        Observed { objects, replicas, deployment_fault: None, pods: Vec::new() }
     }
 
     fn ended(mut lease: Lease) -> Lease {
@@ -226,7 +237,19 @@ mod tests {
     fn was_ready(mut lease: Lease) -> Lease {
         lease.report.first_ready_at = Some(at(1));
         lease.report.phase = Phase::Ready;
+        lease.report.replicas = Replicas { desired: 2, current: 2, ready: 2 };
+        lease.report.models[0].state = ModelState::Ready;
         lease
+    }
+
+    fn was_written(mut lease: Lease) -> Lease {
+        lease.report.phase = Phase::Written;
+        lease
+    }
+
+    /// Files, of whose replicas nothing is known.
+    fn files(objects: Objects) -> Observed {
+        Observed { replicas: Replicas::default(), ..seen(objects, 0) }
     }
 
     /// The state that the lease has after the step, or the step itself.
@@ -248,13 +271,19 @@ mod tests {
         let fault = ModelFault { name: "bert".to_owned(), message: "no version directory".to_owned() };
         let cases: Vec<(Lease, Observed, i64, &str)> = vec![
             (lease(), seen(Objects::Absent, 0), 0, "Apply"),
-            (lease(), seen(Objects::Differ, 0), 0, "Apply"),
-            (lease(), seen(Objects::Deleting, 0), 0, "Rest"),
-            (lease(), seen(Objects::Superseded, 0), 0, "Rest"),
+            (lease(), seen(Objects::Differ, 0), 0, "PROVISIONING: "),
+            (lease(), seen(Objects::Differ, 2), 0, "READY: "),
+            (was_ready(lease()), seen(Objects::Differ, 2), 31, "Apply"),
+            (was_ready(lease()), seen(Objects::Absent, 0), 31, "DEGRADED: "),
+            (lease(), seen(Objects::Deleting, 0), 0, "PROVISIONING: "),
+            (was_written(lease()), files(Objects::Differ), 31, "Apply"),
+            (was_written(lease()), files(Objects::Absent), 31, "Apply"),
+            (was_written(lease()), files(Objects::Written), 31, "Rest"),
+            (lease(), seen(Objects::Superseded(7), 0), 0, "Surpass(7)"),
             (lease(), seen(Objects::Match, 0), 0, "PROVISIONING: "),
             (lease(), seen(Objects::Match, 2), 0, "READY: "),
             (lease(), seen(Objects::Match, 1), 0, "PROVISIONING: "),
-            (lease(), seen(Objects::Written, 0), 0, "WRITTEN: "),
+            (lease(), files(Objects::Written), 0, "WRITTEN: "),
             (was_ready(lease()), seen(Objects::Match, 1), 2, "DEGRADED: 1 of 2 replicas are ready"),
             (
                 lease(),
@@ -288,9 +317,9 @@ mod tests {
             ),
             (lease(), seen(Objects::Match, 2), 30, "READY: "),
             (lease(), seen(Objects::Match, 2), 60, "Expire"),
-            (lease(), seen(Objects::Superseded, 2), 60, "Expire"),
+            (lease(), seen(Objects::Superseded(7), 2), 60, "Expire"),
             (ended(lease()), seen(Objects::Match, 2), 6, "Delete"),
-            (ended(lease()), seen(Objects::Superseded, 2), 6, "Delete"),
+            (ended(lease()), seen(Objects::Superseded(7), 2), 6, "Delete"),
             (ended(lease()), seen(Objects::Deleting, 2), 6, "Rest"),
             (ended(lease()), seen(Objects::Absent, 0), 6, "Close"),
         ];
@@ -380,6 +409,7 @@ mod tests {
                     }
                     Step::Rest => return steps,
                     Step::Apply => self.observed.objects = Objects::Match,
+                    Step::Surpass(_) => panic!("nobody else is here"),
                     Step::Delete => self.observed.objects = Objects::Deleting,
                     Step::Expire => drop(self.lease.expire(now)),
                     Step::Invalidate(report) => drop(self.lease.invalidate(report, now)),

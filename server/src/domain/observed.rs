@@ -26,8 +26,8 @@ pub enum Objects {
     Differ,
     /// They are those of the plan.
     Match,
-    /// They carry a newer generation than the lease that was read: another server has gone on.
-    Superseded,
+    /// They carry this generation, newer than that of the lease that was read.
+    Superseded(i64),
     /// They are being deleted.
     Deleting,
     /// They are files that hold the plan; what becomes of them is not observed.
@@ -102,7 +102,7 @@ pub fn model_faults(termination_message: &str) -> Option<Vec<ModelFault>> {
 }
 
 impl Trouble {
-    /// Returns the trouble in words a person can act on. The words stay the same while the trouble does: no counters, no times.
+    /// Returns the trouble in words a person can act on.
     pub fn sentence(&self) -> String {
         match self {
             Self::Models(faults) => {

@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use self::queue::Queue;
 use crate::clock::Clock;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Sight};
 use crate::domain::lease::LeaseId;
 use crate::domain::plan::Settings;
 use crate::store::{Store, StoreError};
@@ -23,6 +23,9 @@ use crate::store::{Store, StoreError};
 const BATCH: u32 = 500;
 /// Shortest time between two questions for what is due, so that a storm of changes does not become one of questions.
 const SPACING: Duration = Duration::from_millis(200);
+
+/// Time between two sweeps while not everything is seen: leases expire all the same, and say what is wrong.
+const BLIND_INTERVAL: Duration = Duration::from_secs(10);
 
 /// What the reconciler needs to know of the configuration.
 #[derive(Clone, Debug)]
@@ -74,11 +77,11 @@ impl Reconciler {
         Arc::new(Self { store, cluster, clock, waker, options })
     }
 
-    /// Works until `stop`; passes under way are finished. The cluster's watches must have their first lists.
+    /// Works until `stop`; passes under way are finished.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         tokio::select! {
-            () = stop.cancelled() => {}
-            () = Arc::clone(&self).take_passes(stop.clone()) => {}
+            // Ends by `stop`, when the passes under way are finished.
+            () = Arc::clone(&self).take_passes(stop) => {}
             () = self.follow_clock() => {}
             () = self.sweep_at_intervals() => {}
         }
@@ -91,7 +94,7 @@ impl Reconciler {
             let ids = self.store.open_ids(after, BATCH).await?;
             let Some(last) = ids.last() else { break };
             after = Some(*last);
-            ids.into_iter().for_each(|id| self.waker.wake(id));
+            ids.into_iter().for_each(|id| self.waker.0.remind(id));
         }
         // Objects of leases that are closed, or that nobody knows: a pass removes them.
         let seen: Vec<_> = self.cluster.seen().into_iter().collect();
@@ -113,11 +116,12 @@ impl Reconciler {
             };
             let reconciler = Arc::clone(&self);
             passes.spawn(async move {
+                let mut done = Done { waker: reconciler.waker.clone(), id, has_failed: true };
                 let outcome = reconciler.pass(id).await;
-                if let Err(error) = &outcome {
-                    tracing::debug!(lease.id = %id, error = error as &dyn std::error::Error, "a pass failed");
+                done.has_failed = outcome.is_err();
+                if let Err(error) = outcome {
+                    error.log(id);
                 }
-                reconciler.waker.0.done(id, outcome.is_err());
                 drop(place);
             });
         }
@@ -139,7 +143,7 @@ impl Reconciler {
             };
             if next.is_some_and(|next| next <= self.clock.now()) {
                 match self.store.due(self.clock.now(), BATCH).await {
-                    Ok(ids) => ids.into_iter().for_each(|id| self.waker.wake(id)),
+                    Ok(ids) => ids.into_iter().for_each(|id| self.waker.0.remind(id)),
                     Err(error) => {
                         tracing::warn!(error = &error as &dyn std::error::Error, "cannot read what is due");
                     }
@@ -165,6 +169,13 @@ impl Reconciler {
         loop {
             if let Err(error) = self.sweep().await {
                 tracing::warn!(error = &error as &dyn std::error::Error, "the sweep failed");
+                tokio::time::sleep(SPACING * 10).await;
+                continue;
+            }
+            if self.cluster.sight() != Sight::Full {
+                // What could not be done blindly is done as soon as everything is seen.
+                let _ = tokio::time::timeout(BLIND_INTERVAL, self.cluster.listed()).await;
+                continue;
             }
             tokio::time::sleep(self.options.sweep_interval).await;
             match self.cluster.refresh().await {
@@ -180,6 +191,19 @@ impl Reconciler {
                 }
             }
         }
+    }
+}
+
+/// Says that a pass is over, also where it panics.
+struct Done {
+    waker: Waker,
+    id: LeaseId,
+    has_failed: bool,
+}
+
+impl Drop for Done {
+    fn drop(&mut self) {
+        self.waker.0.done(self.id, self.has_failed);
     }
 }
 

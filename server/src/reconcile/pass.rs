@@ -1,12 +1,15 @@
 //! One pass: the steps of one lease, from a row and what is observed, until there is nothing to do.
 
 use std::convert::Infallible;
+use std::error::Error;
+
+use jiff::Timestamp;
 
 use super::Reconciler;
-use crate::cluster::ActError;
+use crate::cluster::{ActError, Sight};
 use crate::domain::decide::{Step, decide};
 use crate::domain::lease::{Happening, Lease, LeaseId, Report, SERVER, State};
-use crate::domain::plan::plan;
+use crate::domain::plan::{Kind, plan};
 use crate::store::{ChangeError, StoreError};
 
 /// Steps of one pass. A lease needs five at most, from the first apply to the report; more means that somebody else
@@ -27,6 +30,18 @@ pub(super) enum PassError {
     Restless,
 }
 
+impl PassError {
+    /// Says what went wrong, unless the lease says it already.
+    pub(super) fn log(&self, id: LeaseId) {
+        match self {
+            Self::Act(_) => tracing::debug!(lease.id = %id, error = self as &dyn Error, "a pass failed"),
+            Self::Store(_) | Self::Restless => {
+                tracing::warn!(lease.id = %id, error = self as &dyn Error, "a pass failed");
+            }
+        }
+    }
+}
+
 impl Reconciler {
     /// Takes the steps of one lease until it rests.
     pub(super) async fn pass(&self, id: LeaseId) -> Result<(), PassError> {
@@ -44,6 +59,10 @@ impl Reconciler {
     /// Takes one step; `true` where that was to rest.
     async fn step(&self, lease: &Lease) -> Result<bool, PassError> {
         let now = self.clock.now();
+        match self.cluster.sight() {
+            Sight::Full => {}
+            blind => return self.step_blindly(lease, blind, now).await,
+        }
         let plan = plan(lease, &self.options.plan, &self.cluster.capabilities());
         let observed = self.cluster.observe(lease, &plan);
         match decide(lease, &observed, self.options.load_timeout, now) {
@@ -51,8 +70,13 @@ impl Reconciler {
             Step::Apply => match self.cluster.apply(lease, &plan).await {
                 Ok(()) => {}
                 // The row is read anew, and what changed is seen by then.
-                Err(ActError::Conflict { .. }) => {}
-                Err(ActError::Superseded { .. }) => return Ok(true),
+                Err(ActError::Conflict { .. } | ActError::Superseded { .. }) => {}
+                Err(ActError::Invalid { object, message })
+                    if lease.is_loading() && is_deployment(&object) =>
+                {
+                    let report = Report { message, ..lease.report.clone() };
+                    self.change(lease.id, |lease| lease.invalidate(report.clone(), now)).await?;
+                }
                 Err(error) => return self.complain(lease, error).await,
             },
             Step::Delete => {
@@ -65,6 +89,13 @@ impl Reconciler {
                 if self.cluster.observe(lease, &plan).objects == observed.objects {
                     // Accepted; the watch says when it is done.
                     return Ok(true);
+                }
+            }
+            Step::Surpass(generation) => {
+                // A server that has gone on has written its row before it touched an object.
+                let row = self.store.get(lease.id).await?;
+                if row.is_some_and(|row| row.generation < generation) {
+                    self.change(lease.id, |lease| lease.surpass(generation)).await?;
                 }
             }
             Step::Report(report) => self.change(lease.id, |lease| lease.observe(report.clone())).await?,
@@ -80,9 +111,23 @@ impl Reconciler {
         Ok(false)
     }
 
+    /// Does what needs no look at the cluster, while there is none.
+    async fn step_blindly(&self, lease: &Lease, sight: Sight, now: Timestamp) -> Result<bool, PassError> {
+        if lease.end.is_none() && now >= lease.expires_at {
+            self.change(lease.id, |lease| lease.expire(now)).await?;
+            return Ok(false);
+        }
+        match sight {
+            Sight::Full | Sight::NotYet => Ok(true),
+            Sight::Failing(cause) => self.complain(lease, ActError::Away(Some(cause))).await,
+        }
+    }
+
     /// Deletes what is there of a lease that is closed or unknown.
     async fn remove_orphan(&self, id: LeaseId) -> Result<(), PassError> {
-        if self.cluster.has_objects(id) {
+        if !self.cluster.has_objects(id) {
+            self.cluster.forget(id);
+        } else if self.cluster.sight() == Sight::Full {
             tracing::info!(lease.id = %id, "removes objects of a lease that holds none");
             self.cluster.delete(id).await?;
         }
@@ -141,4 +186,8 @@ impl Reconciler {
             Err(ChangeError::Store(error)) => Err(error.into()),
         }
     }
+}
+
+fn is_deployment(object: &str) -> bool {
+    object.starts_with(Kind::Deployment.as_str())
 }

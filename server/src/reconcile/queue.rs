@@ -28,8 +28,9 @@ struct State {
     running: HashMap<LeaseId, bool>,
     /// How often the pass of a lease failed in a row.
     failures: HashMap<LeaseId, u32>,
-    /// When failed passes are to be taken again.
+    /// When failed passes are to be taken again, and the same by lease.
     retries: BTreeSet<(Instant, LeaseId)>,
+    retry_at: HashMap<LeaseId, Instant>,
 }
 
 impl Queue {
@@ -37,6 +38,16 @@ impl Queue {
     pub fn wake(&self, id: LeaseId) {
         self.lock().wake(id);
         self.changed.notify_one();
+    }
+
+    /// Says that a lease needs a pass, unless its last one failed and it waits to be tried again.
+    pub fn remind(&self, id: LeaseId) {
+        let mut state = self.lock();
+        if !state.retry_at.contains_key(&id) {
+            state.wake(id);
+            drop(state);
+            self.changed.notify_one();
+        }
     }
 
     /// Waits for the next lease that needs a pass. [`Queue::done`] must follow.
@@ -67,9 +78,11 @@ impl Queue {
         let is_woken = state.running.remove(&id).unwrap_or(false);
         if has_failed {
             let failures = state.failures.entry(id).or_insert(0);
-            let pause = BACK_OFF.0.saturating_mul(1 << (*failures).min(10)).min(BACK_OFF.1);
+            // What happened meanwhile may be what the pass needs; its own writes may be all that happened.
+            let times = if is_woken { (*failures).min(2) } else { (*failures).min(10) };
             *failures += 1;
-            state.retries.insert((stopwatch() + pause, id));
+            let at = stopwatch() + BACK_OFF.0.saturating_mul(1 << times).min(BACK_OFF.1);
+            state.retry(id, at);
         } else {
             state.failures.remove(&id);
             if is_woken {
@@ -103,8 +116,19 @@ impl State {
     fn take(&mut self) -> Option<LeaseId> {
         let id = self.waiting.pop_front()?;
         self.is_waiting.remove(&id);
+        if let Some(at) = self.retry_at.remove(&id) {
+            self.retries.remove(&(at, id));
+        }
         self.running.insert(id, false);
         Some(id)
+    }
+
+    /// Has a pass taken again at a time, and only then.
+    fn retry(&mut self, id: LeaseId, at: Instant) {
+        if let Some(before) = self.retry_at.insert(id, at) {
+            self.retries.remove(&(before, id));
+        }
+        self.retries.insert((at, id));
     }
 
     /// Puts the failed passes whose pause is over among those that wait.
@@ -112,6 +136,7 @@ impl State {
         let now = stopwatch();
         while let Some((_, id)) = self.retries.first().copied().filter(|(at, _)| *at <= now) {
             self.retries.pop_first();
+            self.retry_at.remove(&id);
             self.wake(id);
         }
     }
@@ -147,6 +172,20 @@ mod tests {
         queue.wake(id);
         queue.done(id, false);
         assert_eq!(queue.next().await, id);
+    }
+
+    #[tokio::test]
+    async fn a_failed_pass_is_tried_once_however_often_it_is_woken_and_not_for_a_reminder() {
+        let queue = Queue::default();
+        let id = LeaseId::random();
+        for _ in 0..3 {
+            queue.wake(id);
+            queue.next().await;
+            queue.done(id, true);
+        }
+        queue.remind(id);
+        let state = queue.lock();
+        assert_eq!((state.waiting.len(), state.retries.len(), state.retry_at.len()), (0, 1, 1));
     }
 
     #[tokio::test]

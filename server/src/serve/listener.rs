@@ -30,7 +30,8 @@ const GRACE: Duration = Duration::from_secs(10);
 /// A listener that answers.
 pub struct Answering {
     address: SocketAddr,
-    task: JoinHandle<()>,
+    /// Until it has ended.
+    task: Option<JoinHandle<()>>,
 }
 
 /// Begins to answer on the address until `services.stop` is cancelled.
@@ -76,7 +77,7 @@ pub async fn answer(listen: &Listen, services: Services) -> Result<Answering, Se
             () = drained => tracing::warn!("connections were cut: they did not end in time"),
         }
     });
-    Ok(Answering { address, task })
+    Ok(Answering { address, task: Some(task) })
 }
 
 const LEASES: &str = tms_proto::v1::lease_service_server::SERVICE_NAME;
@@ -90,7 +91,10 @@ impl Answering {
 
     /// Waits until it has ended.
     pub async fn ended(&mut self) {
-        // A panic has been reported where it happened.
-        let _ = (&mut self.task).await;
+        if let Some(task) = &mut self.task {
+            // A panic has been reported where it happened.
+            let _ = task.await;
+            self.task = None;
+        }
     }
 }

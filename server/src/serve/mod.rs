@@ -16,9 +16,9 @@ use tokio_util::sync::CancellationToken;
 pub use listener::{Answering, answer};
 
 use crate::clock::Clock;
-use crate::cluster::Cluster;
 use crate::cluster::kubernetes::{ConnectError, Kubernetes, Limits, namespace_of};
 use crate::cluster::manifests::{Manifests, OpenError};
+use crate::cluster::{Act, Cluster, Observe};
 use crate::config::{ClusterKind, Config, NoPassword, check_capabilities};
 use crate::domain::lease::LeaseId;
 use crate::grpc::{self, Services, chain};
@@ -156,10 +156,8 @@ pub async fn start(config: &Config, clock: Clock) -> Result<Running, ServeError>
     let until_stop = stop.clone();
     let config = config.clone();
     parts.spawn(async move {
-        let ready = cluster.ready(&config);
-        if until_stop.run_until_cancelled(ready).await.is_some() {
-            reconciler.run(until_stop).await;
-        }
+        let discovered = until_stop.run_until_cancelled(cluster.discovered(&config));
+        tokio::join!(discovered, reconciler.run(until_stop.clone()));
         "reconciler"
     });
     let (until_stop, followed) = (stop.clone(), store.clone());
@@ -256,22 +254,21 @@ impl Held {
         }
     }
 
-    /// Waits until it is known what the cluster serves and what is there. However long that takes, leases are taken on.
-    async fn ready(&self, config: &Config) {
+    /// Waits until it is known what the cluster serves. However long that takes, leases are taken on and expire.
+    async fn discovered(&self, config: &Config) {
         let cluster = match self {
             Self::Kubernetes(cluster) => cluster,
             Self::Manifests(_) => return,
         };
-        while let Err(error) = self.as_dyn().refresh().await {
+        while let Err(error) = cluster.refresh().await {
             tracing::warn!(error = chain(&error), "cannot find out what the cluster serves");
             tokio::time::sleep(DISCOVERY_PAUSE).await;
         }
-        let capabilities = self.as_dyn().capabilities();
+        let capabilities = cluster.capabilities();
         tracing::info!(?capabilities, "the cluster answers");
         for finding in check_capabilities(config, &capabilities) {
             tracing::warn!("{finding}");
         }
-        cluster.listed().await;
     }
 }
 

@@ -1,7 +1,7 @@
 //! Applies and deletes the objects of a lease by server-side apply. An apply names the UID and version of what was
 //! seen, or demands that there be nothing, so that it never overwrites what it has not seen.
 
-use futures::future::try_join_all;
+use futures::future::join_all;
 use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, Preconditions};
 use kube::core::GroupVersionKind;
 use serde_json::{Value, json};
@@ -34,33 +34,38 @@ impl Kubernetes {
             for object in autoscaler {
                 self.apply_object(lease, object, Some(&before.uid)).await?;
             }
-            self.hold_replicas(lease, before.replicas.unwrap_or(1)).await?;
+            self.hold_replicas(lease, before, before.replicas.unwrap_or(1)).await?;
         }
         let deployment = self.apply_object(lease, &plan.deployment, None).await?;
         let starts_at = lease.spec.scaling.minimum();
         if wants_autoscaler && before.is_none() && starts_at > 1 {
-            self.hold_replicas(lease, starts_at).await?;
+            self.hold_replicas(lease, &deployment, starts_at).await?;
         }
         let dependents =
             plan.dependents.iter().map(|object| self.apply_object(lease, object, Some(&deployment.uid)));
-        try_join_all(dependents).await?;
-        Ok(())
+        // All of them, whatever becomes of one: a lease can serve without its rules.
+        join_all(dependents).await.into_iter().map(|applied| applied.map(drop)).collect()
     }
 
     /// Deletes the objects of a lease: the Deployment, which takes what it owns with it, or what is there without it.
     pub(super) async fn delete_objects(&self, id: LeaseId) -> Result<(), ActError> {
         let kinds = self.cache.kinds(id);
         let kinds = if kinds.contains(&Kind::Deployment) { vec![Kind::Deployment] } else { kinds };
-        try_join_all(kinds.into_iter().map(|kind| self.delete_object(id, kind))).await?;
-        Ok(())
+        let delete = async |kind| match self.cache.stamp(id, kind) {
+            Some(stamp) => self.delete_object(id, kind, &stamp, None).await,
+            None => Ok(()),
+        };
+        join_all(kinds.into_iter().map(delete)).await.into_iter().collect()
     }
 
     /// Deletes what is there but no longer planned, such as the autoscaler of a lease whose replicas are fixed now.
     async fn remove_unplanned(&self, lease: &Lease, plan: &Plan) -> Result<(), ActError> {
         let is_planned = |kind: Kind| plan.objects().any(|object| object.kind == kind);
         for kind in self.cache.kinds(lease.id).into_iter().filter(|kind| !is_planned(*kind)) {
-            self.stamp(lease, kind)?;
-            self.delete_object(lease.id, kind).await?;
+            if let Some(stamp) = self.stamp(lease, kind)? {
+                // Only what was seen: a newer server may have planned it again.
+                self.delete_object(lease.id, kind, &stamp, Some(stamp.resource_version.clone())).await?;
+            }
         }
         Ok(())
     }
@@ -72,11 +77,14 @@ impl Kubernetes {
         owner: Option<&str>,
     ) -> Result<Stamp, ActError> {
         let name = lease.id.object_name();
+        let stamp = self.stamp(lease, planned.kind)?;
+        if let Some(stamp) = stamp.as_ref().filter(|_| self.cache.covers(lease.id, planned, owner)) {
+            return Ok(stamp.clone());
+        }
         let mut object = planned.clone();
         if let Some(uid) = owner {
             object.owned_by(&name, uid);
         }
-        let stamp = self.stamp(lease, object.kind)?;
         let metadata = &mut object.body["metadata"];
         match stamp {
             Some(stamp) => {
@@ -104,13 +112,13 @@ impl Kubernetes {
         }
     }
 
-    /// Makes the helper hold `spec.replicas` at `replicas`, unless an autoscaler holds it already.
-    async fn hold_replicas(&self, lease: &Lease, replicas: u32) -> Result<(), ActError> {
+    /// Makes the helper hold `spec.replicas` of the Deployment that was seen, unless an autoscaler holds it already.
+    async fn hold_replicas(&self, lease: &Lease, seen: &Stamp, replicas: u32) -> Result<(), ActError> {
         let name = lease.id.object_name();
         let body = json!({
             "apiVersion": "apps/v1",
             "kind": "Deployment",
-            "metadata": { "name": name },
+            "metadata": { "name": name, "uid": seen.uid },
             "spec": { "replicas": replicas },
         });
         let api = self.api(Kind::Deployment);
@@ -120,17 +128,24 @@ impl Kubernetes {
                 self.cache.keep(Subject::Object(Kind::Deployment), applied);
                 Ok(())
             }
+            // Without force this is also the answer where somebody else holds another number.
             Err(ActError::Conflict { .. }) => Ok(()),
             Err(error) => Err(error),
         }
     }
 
-    async fn delete_object(&self, id: LeaseId, kind: Kind) -> Result<(), ActError> {
-        let Some(stamp) = self.cache.stamp(id, kind).filter(|stamp| !stamp.is_deleting) else {
+    async fn delete_object(
+        &self,
+        id: LeaseId,
+        kind: Kind,
+        stamp: &Stamp,
+        resource_version: Option<String>,
+    ) -> Result<(), ActError> {
+        if stamp.is_deleting {
             return Ok(());
-        };
+        }
         let name = id.object_name();
-        let preconditions = Preconditions { uid: Some(stamp.uid.clone()), resource_version: None };
+        let preconditions = Preconditions { uid: Some(stamp.uid.clone()), resource_version };
         // Only a Deployment owns something, and is to stay until that is gone.
         let propagation =
             if kind == Kind::Deployment { DeleteParams::foreground() } else { DeleteParams::background() };

@@ -82,7 +82,15 @@ impl Cache {
         (is_ours && is_named).then_some((id, subject, name))
     }
 
-    /// Keeps the answer to the apply of a planned object: it holds everything that the plan says.
+    /// Whether an object was seen and holds everything that its plan says.
+    pub fn covers(&self, id: LeaseId, planned: &Object, owner: Option<&str>) -> bool {
+        let mut leases = self.lock();
+        leases
+            .get_mut(&id)
+            .is_some_and(|seen| seen.covers(planned, &id.object_name(), owner.unwrap_or_default()))
+    }
+
+    /// Keeps the answer to the apply of a planned object, which needs no comparison: what it lacks, an apply does not bring.
     pub fn keep_applied(&self, id: LeaseId, planned: &Object, answer: DynamicObject) {
         let mut leases = self.lock();
         let seen = leases.entry(id).or_default();
@@ -241,8 +249,8 @@ impl Seen {
         let Some(deployment) = self.objects.get(&Kind::Deployment) else {
             return self.without_deployment(lease);
         };
-        if self.objects.values().any(|live| live.stamp.generation > lease.generation) {
-            return Objects::Superseded;
+        if let Some(newer) = self.newest_generation().filter(|newest| *newest > lease.generation) {
+            return Objects::Superseded(newer);
         }
         if deployment.stamp.is_deleting {
             return Objects::Deleting;
@@ -257,11 +265,15 @@ impl Seen {
         }
     }
 
+    fn newest_generation(&self) -> Option<i64> {
+        self.objects.values().map(|live| live.stamp.generation).max()
+    }
+
     fn without_deployment(&self, lease: &Lease) -> Objects {
         if self.objects.is_empty() {
             Objects::Absent
-        } else if self.objects.values().any(|live| live.stamp.generation > lease.generation) {
-            Objects::Superseded
+        } else if let Some(newer) = self.newest_generation().filter(|newest| *newest > lease.generation) {
+            Objects::Superseded(newer)
         } else if lease.end.is_some() && self.objects.values().all(|live| live.stamp.is_deleting) {
             Objects::Deleting
         } else {

@@ -83,6 +83,7 @@ impl Calls {
                 ActError::Busy { retry_after }
             }
             502..=504 => ActError::Away(Some(status.message.clone())),
+            422 => ActError::Invalid { object, message: status.message.clone() },
             _ => ActError::Refused { object, message: status.message.clone() },
         }
     }

@@ -25,8 +25,9 @@ use self::announce::Announcer;
 use self::cache::{Cache, Subject};
 use self::calls::Calls;
 pub use self::calls::Limits;
+use self::watch::Listed;
 pub use self::watch::Wake;
-use super::{Act, ActError, Observe};
+use super::{Act, ActError, Observe, Sight};
 use crate::domain::capabilities::Capabilities;
 use crate::domain::lease::{Happening, Lease, LeaseId};
 use crate::domain::observed::Observed;
@@ -72,11 +73,13 @@ pub struct Kubernetes {
     announcer: Announcer,
     capabilities: signal::Sender<Capabilities>,
     wake: Wake,
+    /// Why it is not known what the cluster serves.
+    undiscovered: Mutex<Option<String>>,
     watches: Mutex<BTreeMap<Subject, Watching>>,
 }
 
 struct Watching {
-    listed: signal::Receiver<bool>,
+    listed: signal::Receiver<Listed>,
     task: JoinHandle<()>,
 }
 
@@ -118,22 +121,9 @@ impl Kubernetes {
             calls,
             capabilities: signal::Sender::new(Capabilities::unknown()),
             wake,
+            undiscovered: Mutex::default(),
             watches: Mutex::default(),
         })
-    }
-
-    /// Waits until every watch has a complete list. Observations before that would take the unseen for gone.
-    pub async fn listed(&self) {
-        let listed: Vec<_> = self.watching().values().map(|watching| watching.listed.clone()).collect();
-        for mut listed in listed {
-            // A watch that ended has no sender any more; it ends only with the server.
-            let _ = listed.wait_for(|is_listed| *is_listed).await;
-        }
-    }
-
-    /// What the cluster serves, now and as it changes.
-    pub fn watch_capabilities(&self) -> signal::Receiver<Capabilities> {
-        self.capabilities.subscribe()
     }
 
     /// Starts the watches of everything that the cluster serves and that is not watched yet.
@@ -156,7 +146,7 @@ impl Kubernetes {
 
     fn watch(&self, subject: Subject, resource: &ApiResource) -> Watching {
         let api = Api::namespaced_with(self.client.clone(), &self.namespace, resource);
-        let (sender, listed) = signal::channel(false);
+        let (sender, listed) = signal::channel(Listed::NotYet);
         let (installation, cache) = (self.installation.clone(), Arc::clone(&self.cache));
         let follow = watch::follow(subject, api, installation, cache, Arc::clone(&self.wake), sender);
         Watching { listed, task: tokio::spawn(follow) }
@@ -182,6 +172,38 @@ impl Observe for Kubernetes {
 
     fn seen(&self) -> BTreeSet<LeaseId> {
         self.cache.leases()
+    }
+
+    fn sight(&self) -> Sight {
+        let watching = self.watching();
+        if watching.is_empty() {
+            let trouble = self.undiscovered.lock().unwrap_or_else(PoisonError::into_inner);
+            return trouble.clone().map_or(Sight::NotYet, Sight::Failing);
+        }
+        let unlisted = watching.values().map(|watching| watching.listed.borrow().clone());
+        let states: Vec<_> = unlisted.filter(|listed| *listed != Listed::Complete).collect();
+        let trouble = states.iter().find_map(|listed| match listed {
+            Listed::Failing(cause) => Some(cause.clone()),
+            Listed::NotYet | Listed::Complete => None,
+        });
+        match (trouble, states.is_empty()) {
+            (Some(cause), _) => Sight::Failing(cause),
+            (None, false) => Sight::NotYet,
+            (None, true) => Sight::Full,
+        }
+    }
+
+    fn listed(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {
+            let mut capabilities = self.capabilities.subscribe();
+            // The sender lives in `self`. Before this there is not even a watch.
+            let _ = capabilities.wait_for(|found| found.kubernetes.is_some()).await;
+            let listed: Vec<_> = self.watching().values().map(|watching| watching.listed.clone()).collect();
+            for mut listed in listed {
+                // A watch that ended has no sender any more; it ends only with the server.
+                let _ = listed.wait_for(|listed| *listed == Listed::Complete).await;
+            }
+        })
     }
 
     fn has_objects(&self, id: LeaseId) -> bool {
@@ -213,7 +235,10 @@ impl Act for Kubernetes {
 
     fn refresh(&self) -> BoxFuture<'_, Result<bool, ActError>> {
         Box::pin(async {
-            let found = discovery::discover(&self.client, &self.calls).await?;
+            let found = discovery::discover(&self.client, &self.calls).await;
+            let trouble = found.as_ref().err().map(ToString::to_string);
+            *self.undiscovered.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
+            let found = found?;
             self.watch_served(&found);
             Ok(self.capabilities.send_if_modified(|known| {
                 let is_news = *known != found;

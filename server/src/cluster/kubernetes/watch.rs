@@ -13,6 +13,17 @@ use super::cache::{Cache, Key, Subject};
 use crate::domain::lease::LeaseId;
 use crate::domain::plan::INSTALLATION_LABEL;
 
+/// How far the first list of a watch is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Listed {
+    /// Under way.
+    NotYet,
+    /// Not possible, for this reason.
+    Failing(String),
+    /// Complete.
+    Complete,
+}
+
 /// Who is told that a lease needs a look.
 pub type Wake = Arc<dyn Fn(LeaseId) + Send + Sync>;
 
@@ -24,7 +35,7 @@ pub(super) async fn follow(
     installation: String,
     cache: Arc<Cache>,
     wake: Wake,
-    listed: watch::Sender<bool>,
+    listed: watch::Sender<Listed>,
 ) {
     let config = watcher::Config::default().labels(&format!("{INSTALLATION_LABEL}={installation}"));
     let mut events = std::pin::pin!(watcher(api, config).default_backoff());
@@ -38,15 +49,15 @@ pub(super) async fn follow(
                 }
                 note(event, subject, &cache, &wake, &mut fresh, &listed);
             }
-            Err(error) if !is_broken => {
-                is_broken = true;
-                tracing::warn!(
-                    ?subject,
-                    error = &error as &dyn std::error::Error,
-                    "the watch is interrupted"
-                );
+            Err(error) => {
+                if *listed.borrow() != Listed::Complete {
+                    listed.send_replace(Listed::Failing(format!("{subject:?} cannot be watched: {error}")));
+                }
+                if !std::mem::replace(&mut is_broken, true) {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::warn!(?subject, error, "the watch is interrupted");
+                }
             }
-            Err(_) => {}
         }
     }
 }
@@ -57,7 +68,7 @@ fn note(
     cache: &Cache,
     wake: &Wake,
     fresh: &mut BTreeSet<Key>,
-    listed: &watch::Sender<bool>,
+    listed: &watch::Sender<Listed>,
 ) {
     match event {
         Event::Init => fresh.clear(),
@@ -73,7 +84,7 @@ fn note(
                 wake(key.0);
             }
             fresh.clear();
-            listed.send_replace(true);
+            listed.send_replace(Listed::Complete);
         }
         Event::Apply(object) => {
             if let Some((key, is_news)) = cache.keep(subject, object) {
