@@ -83,11 +83,14 @@ impl Cluster {
     /// Starts a cluster for the caller alone. `None` where this machine cannot; the test is then counted as
     /// skipped and only has to return.
     pub fn start(name: &str) -> Option<Self> {
-        if existing_kubeconfig().is_some() {
-            skip("needs a cluster of its own, and was told to use an existing one");
-            return None;
-        }
-        Self::start_in(name).inspect_err(|reason| skip(reason)).ok()
+        Self::start_alone(name).inspect_err(|reason| skip(reason)).ok()
+    }
+
+    /// Returns a cluster of this process alone, which its tests may break one after another; it ends with the process.
+    /// `None` as for `start`.
+    pub fn own(name: &str) -> Option<&'static Self> {
+        static OWN: OnceLock<Result<Cluster, String>> = OnceLock::new();
+        OWN.get_or_init(|| Self::start_alone(name)).as_ref().inspect_err(|reason| skip(reason)).ok()
     }
 
     /// Returns the cluster that tests share: the existing one, the one of `TMS_TEST_CLUSTER_DIR`, or one
@@ -176,6 +179,13 @@ impl Cluster {
             std::thread::sleep(Duration::from_millis(20));
         }
         panic!("the audit log stands still; does the apiserver run?");
+    }
+
+    fn start_alone(name: &str) -> Result<Self, String> {
+        match existing_kubeconfig() {
+            Some(_) => Err("needs a cluster of its own, and was told to use an existing one".to_owned()),
+            None => Self::start_in(name),
+        }
     }
 
     fn start_in(name: &str) -> Result<Self, String> {

@@ -2,6 +2,8 @@
 
 pub mod cluster;
 pub mod postgres;
+pub mod process;
+pub mod random;
 pub mod samples;
 pub mod server;
 pub mod wait;

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use tempfile::TempDir;
@@ -17,7 +18,7 @@ use tms_server::serve::{self, Running};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Status, Streaming};
 
-use crate::cluster::Cluster;
+use crate::cluster::{AuditLine, Cluster};
 use crate::postgres;
 use crate::wait::until;
 
@@ -34,6 +35,9 @@ pub enum Target {
     Manifests,
     Kubernetes(&'static Cluster),
 }
+
+/// Where nothing is written for this long, nothing is under way.
+const QUIET: Duration = Duration::from_millis(1500);
 
 /// What outlives a server: its database, its cluster, its configuration and its clock.
 pub struct World {
@@ -234,6 +238,21 @@ impl Server {
             (lease.state() == state).then_some(lease)
         })
         .await
+    }
+
+    /// Waits until nothing is under way, events on Deployments included, and returns all that servers have written to
+    /// the cluster until then.
+    pub async fn until_quiet(&self, cluster: &Cluster) -> Vec<AuditLine> {
+        let mut written = cluster.writes_of("tms");
+        for _ in 0..100 {
+            tokio::time::sleep(QUIET).await;
+            let now = cluster.writes_of("tms");
+            if now.len() == written.len() && self.running.waker().is_idle() {
+                return now;
+            }
+            written = now;
+        }
+        panic!("the server does not come to rest: {:?}", &written[written.len().saturating_sub(20)..]);
     }
 
     /// Waits until a lease that ended holds nothing.

@@ -230,7 +230,7 @@ fn a_server_that_was_frozen_overwrites_nothing_newer() {
             outcome = frozen.apply(&stale, &stale_plan).await;
         }
         assert!(matches!(outcome, Err(ActError::Superseded { .. })), "{outcome:?}");
-        until_objects(&frozen, &stale, &stale_plan, Objects::Superseded).await;
+        until_objects(&frozen, &stale, &stale_plan, Objects::Superseded(2)).await;
         let deployment = world.get(&format!("deployment/{}", stale.id.object_name()));
         assert_eq!(deployment["spec"]["replicas"], 2);
         assert_eq!(deployment["metadata"]["annotations"]["tms.internal/generation"], "2");

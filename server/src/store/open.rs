@@ -30,6 +30,8 @@ const POSTGRES_CONNECTIONS: u32 = 16;
 const SQLITE_READERS: u32 = 4;
 /// How long a connection is waited for.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Bounds how long a server that is frozen in the middle of a transaction keeps others waiting for the rows it has locked.
+const END_OF_IDLE_TRANSACTIONS: &str = "SET idle_in_transaction_session_timeout = '3s'";
 /// How often a locked SQLite file is tried, and the pause between: its last server may be about to end.
 const LOCK_ATTEMPTS: u32 = 25;
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
@@ -124,6 +126,12 @@ async fn open_postgres(options: &Options, rules: Rules) -> Result<Store, StoreEr
     let pool = PgPoolOptions::new()
         .max_connections(POSTGRES_CONNECTIONS)
         .acquire_timeout(PATIENCE)
+        .after_connect(|connection, _| {
+            Box::pin(async move {
+                sqlx::query(END_OF_IDLE_TRANSACTIONS).execute(connection).await?;
+                Ok(())
+            })
+        })
         .connect_with(connect.clone())
         .await;
     let pool = match pool {

@@ -74,10 +74,11 @@ macro_rules! prepared {
 pub(super) fn is_away(error: &Error) -> bool {
     match error {
         Error::Io(_) | Error::Tls(_) | Error::PoolTimedOut | Error::PoolClosed | Error::WorkerCrashed => true,
-        // PostgreSQL: connection exceptions, out of resources, stopping or starting.
-        Error::Database(error) => {
-            error.code().is_some_and(|code| ["08", "53", "57P"].iter().any(|class| code.starts_with(class)))
-        }
+        // PostgreSQL: connection exceptions, out of resources, stopping or starting, and a transaction that was idle for
+        // too long because the server stood still.
+        Error::Database(error) => error
+            .code()
+            .is_some_and(|code| ["08", "53", "57P", "25P03"].iter().any(|class| code.starts_with(class))),
         _ => false,
     }
 }

@@ -1,0 +1,116 @@
+//! Two servers on one database.
+
+use std::time::Duration;
+
+use futures::future::join_all;
+use tms_proto::v1::{AcquireRequest, LabelSet, LeaseSpec, StatusRequest, UpdateRequest};
+use tms_tests::process::Process;
+use tms_tests::random::Random;
+use tms_tests::server::{Database, Target, VALUES, World, autoscaled, spec};
+use tms_tests::wait::until;
+use tonic::Code;
+
+use super::sightings::{Sightings, generation_of};
+use super::{on_our_cluster, until_applied};
+
+/// How often a server is frozen.
+const ROUNDS: u64 = 10;
+/// A server is frozen after updating for so long at most, in milliseconds.
+const LONGEST_UPDATES: u64 = 400;
+/// A server answers within this time whatever the other one does.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Leases that an owner may hold.
+const MAXIMUM: usize = 5;
+
+#[test]
+fn a_server_frozen_in_the_middle_of_its_work_wakes_and_undoes_nothing_newer() {
+    on_our_cluster(Database::Postgres, "cluster: {}", |world, cluster| async move {
+        let seed = Random::seed();
+        println!("frozen servers: TMS_TEST_SEED={seed}");
+        let mut random = Random::new(seed);
+        let (mut frozen, mut other) =
+            (Process::start(&world, "frozen", &[]), Process::start(&world, "other", &[]));
+        let (slow, mut leases) = (frozen.leases().await, other.leases().await);
+        let request = AcquireRequest { spec: Some(spec()), ..AcquireRequest::default() };
+        let mut progress = leases.acquire(request).await.unwrap().into_inner();
+        let id = progress.message().await.unwrap().unwrap().lease.unwrap().id;
+        // The stream ends when the lease is ready.
+        while progress.message().await.unwrap().is_some() {}
+        let sightings = Sightings::of(&world, cluster, &id).await;
+
+        // Every update is a change, for no two have the same label.
+        let update = |number: u64| {
+            let wish = match number % 2 {
+                0 => LeaseSpec { replicas: Some(1 + number as u32 % 4), ..LeaseSpec::default() },
+                _ => autoscaled(1 + number as u32 % 3, 5),
+            };
+            let labels = [("update".to_owned(), uuid::Uuid::new_v4().to_string())].into();
+            UpdateRequest {
+                lease_id: id.clone(),
+                replicas: wish.replicas,
+                autoscaling: wish.autoscaling,
+                labels: Some(LabelSet { labels }),
+                expected_version: None,
+            }
+        };
+        let mut generation = 0;
+        for round in 0..ROUNDS {
+            let updates = async {
+                for number in 0.. {
+                    slow.clone().update(update(number)).await.unwrap();
+                }
+            };
+            let length = Duration::from_millis(random.within(20..LONGEST_UPDATES));
+            // They never end by themselves.
+            let _ = tokio::time::timeout(length, updates).await;
+            frozen.freeze();
+
+            let answer = tokio::time::timeout(PATIENCE, leases.update(update(round))).await;
+            let lease = answer.expect("the other server answers").unwrap().into_inner().lease.unwrap();
+            sightings.until_generation(lease.generation).await;
+            frozen.thaw();
+            let status = StatusRequest { lease_id: id.clone() };
+            let lease = slow.clone().status(status).await.unwrap().into_inner().lease.unwrap();
+            assert!(lease.generation > generation);
+            generation = lease.generation;
+        }
+        let deployment = until("the newest generation is applied", 30, async || {
+            let status = StatusRequest { lease_id: id.clone() };
+            let lease = leases.clone().status(status).await.unwrap().into_inner().lease.unwrap();
+            Some(until_applied(&world, &id, lease.generation).await)
+        })
+        .await;
+
+        let seen = sightings.until_now(&deployment).await;
+        let generations: Vec<_> = seen.iter().map(generation_of).collect();
+        assert!(generations.is_sorted(), "{generations:?}");
+        println!("frozen servers: {ROUNDS} times, {} generations, none went back", generations.len());
+        assert!(frozen.terminate().await.success());
+        assert!(other.terminate().await.success());
+    });
+}
+
+#[test]
+fn two_servers_together_give_an_owner_no_more_leases_than_it_may_hold() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let Some(mut world) = World::new(Database::Postgres, Target::Manifests).await else { return };
+        world.values =
+            VALUES.replace("loadTimeout: 30m", &format!("loadTimeout: 30m, maximumPerOwner: {MAXIMUM}"));
+        let servers = [world.start().await, world.start().await];
+        let acquires = (0..6 * MAXIMUM).map(|number| servers[number % 2].acquire(spec()));
+        let (granted, refused): (Vec<_>, Vec<_>) =
+            join_all(acquires).await.into_iter().partition(Result::is_ok);
+        assert_eq!(granted.len(), MAXIMUM);
+        let codes: Vec<_> = refused.into_iter().map(|refusal| refusal.unwrap_err().code()).collect();
+        assert_eq!(codes, vec![Code::ResourceExhausted; 5 * MAXIMUM]);
+
+        // One that ends makes room for one.
+        let [one, other] = servers;
+        one.release(&granted[0].as_ref().unwrap().id).await.unwrap();
+        other.acquire(spec()).await.unwrap();
+        assert_eq!(one.acquire(spec()).await.unwrap_err().code(), Code::ResourceExhausted);
+        one.stop().await;
+        other.stop().await;
+    });
+}
