@@ -2,7 +2,9 @@
 
 CREATE TABLE installation (
     one BIGINT NOT NULL PRIMARY KEY CHECK (one = 1),
-    id TEXT NOT NULL
+    id TEXT NOT NULL,
+    -- Where the objects of its open leases are.
+    cluster_kind TEXT
 );
 
 -- How many leases of an owner have not ended. An admission begins by raising it.

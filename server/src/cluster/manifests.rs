@@ -1,5 +1,6 @@
 //! A cluster that is a folder: one folder a lease with its manifests and a kustomization.yaml, for a tool such as a
-//! GitOps controller to sync. Nothing is observed beyond the files.
+//! GitOps controller to sync. Nothing is observed beyond the files. A directory belongs to one installation, which a file
+//! in it names: whoever takes a folder there for a lease may delete it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
@@ -12,30 +13,81 @@ use super::{Act, ActError, Observe, Sight};
 use crate::domain::capabilities::Capabilities;
 use crate::domain::lease::{Happening, Lease, LeaseId, Replicas};
 use crate::domain::observed::{Objects, Observed};
-use crate::domain::plan::{INSTALLATION_LABEL, Plan, to_yaml};
+use crate::domain::plan::{Plan, to_yaml};
 
 /// Folders of manifests below one directory.
 #[derive(Clone)]
 pub struct Manifests {
     directory: PathBuf,
-    /// The line that every manifest of this installation has.
-    label: String,
+}
+
+/// A directory cannot hold the manifests of an installation.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// It holds those of another one.
+    #[error(
+        "{} belongs to installation {theirs:?} of TMS, and this one is {ours:?}: give each a directory of its own. If the \
+         other is gone for good, remove {} and the folders beside it",
+        directory.display(), directory.join(MARKER).display()
+    )]
+    Foreign {
+        /// The directory.
+        directory: PathBuf,
+        /// Whose manifests it holds.
+        theirs: String,
+        /// Whose it shall hold.
+        ours: String,
+    },
+    /// A file or folder cannot be used.
+    #[error("cannot use {}", path.display())]
+    File {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
 }
 
 impl Manifests {
     /// Returns the manifests of an installation below `directory`, which is made if it is not there, and clears what an
     /// interrupted write left.
-    pub fn open(directory: &Path, installation: &str) -> Result<Self, ActError> {
-        let label = format!("{INSTALLATION_LABEL}: {installation}");
-        let manifests = Self { directory: directory.to_owned(), label };
-        fs::create_dir_all(directory).map_err(|source| file_error(directory, source))?;
-        for entry in manifests.entries().map_err(|source| file_error(directory, source))? {
+    pub fn open(directory: &Path, installation: &str) -> Result<Self, OpenError> {
+        let manifests = Self { directory: directory.to_owned() };
+        let fail = |source| OpenError::File { path: directory.to_owned(), source };
+        fs::create_dir_all(directory).map_err(fail)?;
+        manifests.claim(installation)?;
+        for entry in manifests.entries().map_err(fail)? {
             if entry.starts_with(SCRATCH) {
                 let path = directory.join(entry);
-                fs::remove_dir_all(&path).map_err(|source| file_error(&path, source))?;
+                remove_if_there(&path).map_err(|source| OpenError::File { path, source })?;
             }
         }
         Ok(manifests)
+    }
+
+    /// Marks the directory as the installation's, unless it is another's.
+    fn claim(&self, installation: &str) -> Result<(), OpenError> {
+        let path = self.directory.join(MARKER);
+        let fail = |source| OpenError::File { path: path.clone(), source };
+        let held = match fs::read_to_string(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                // In one step, so that another server of the installation never reads half of it.
+                let scratch = self.directory.join(format!("{SCRATCH}{MARKER}"));
+                remove_if_there(&scratch).map_err(fail)?;
+                write_durably(&scratch, &format!("{installation}\n")).map_err(fail)?;
+                fs::rename(&scratch, &path).map_err(fail)?;
+                fs::read_to_string(&path).map_err(fail)?
+            }
+            held => held.map_err(fail)?,
+        };
+        match held.trim() {
+            held if held == installation => Ok(()),
+            theirs => Err(OpenError::Foreign {
+                directory: self.directory.clone(),
+                theirs: theirs.to_owned(),
+                ours: installation.to_owned(),
+            }),
+        }
     }
 
     fn folder(&self, id: LeaseId) -> PathBuf {
@@ -46,12 +98,6 @@ impl Manifests {
         let entries = fs::read_dir(&self.directory)?.map(|entry| Ok(entry?.file_name()));
         let names: io::Result<Vec<_>> = entries.collect();
         Ok(names?.into_iter().filter_map(|name| name.into_string().ok()).collect())
-    }
-
-    /// Returns whether this installation wrote a lease's folder; others may keep theirs beside it.
-    fn is_ours(&self, id: LeaseId) -> bool {
-        let has_label = |text: String| text.lines().any(|line| line.trim() == self.label);
-        read(&self.folder(id)).is_some_and(|files| files.into_values().any(has_label))
     }
 
     fn write(&self, id: LeaseId, files: &BTreeMap<String, String>) -> Result<(), ActError> {
@@ -91,8 +137,7 @@ impl Observe for Manifests {
     }
 
     fn seen(&self) -> BTreeSet<LeaseId> {
-        let ids = self.entries().unwrap_or_default().into_iter().filter_map(|name| name.parse().ok());
-        ids.filter(|id| self.is_ours(*id)).collect()
+        self.entries().unwrap_or_default().iter().filter_map(|name| name.parse().ok()).collect()
     }
 
     fn sight(&self) -> Sight {
@@ -142,6 +187,8 @@ async fn off_thread(work: impl FnOnce() -> Result<(), ActError> + Send + 'static
 
 /// Begins the names of folders that are not finished; the rest is the lease id.
 const SCRATCH: &str = ".tms-";
+/// File that names the installation whose manifests a directory holds.
+const MARKER: &str = "installation";
 
 /// Returns the files of a lease: a manifest for each object and a kustomization that names them in order.
 fn files(plan: &Plan) -> BTreeMap<String, String> {
@@ -176,15 +223,29 @@ fn write_durably(path: &Path, text: &str) -> io::Result<()> {
 /// Puts `new` in the place of `current` in one step; what was there is then found under `new`.
 fn swap(new: &Path, current: &Path) -> io::Result<()> {
     use rustix::fs::{CWD, RenameFlags, renameat_with};
+    use rustix::io::Errno;
     match renameat_with(CWD, new, CWD, current, RenameFlags::EXCHANGE) {
         Ok(()) => Ok(()),
-        Err(error) if error == rustix::io::Errno::NOENT => fs::rename(new, current),
+        Err(Errno::NOENT) => fs::rename(new, current),
+        // Some file systems, those of networks above all, cannot exchange.
+        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => replace(new, current),
         Err(error) => Err(error.into()),
     }
 }
 
-fn remove_if_there(folder: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(folder) {
+/// Puts `new` in the place of `current` in two steps. Between them a lease has no folder, as if it were new.
+fn replace(new: &Path, current: &Path) -> io::Result<()> {
+    remove_if_there(current)?;
+    fs::rename(new, current)
+}
+
+/// Removes a folder or a file.
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    let removed = match fs::remove_dir_all(path) {
+        Err(error) if error.kind() == ErrorKind::NotADirectory => fs::remove_file(path),
+        removed => removed,
+    };
+    match removed {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
@@ -192,4 +253,44 @@ fn remove_if_there(folder: &Path) -> io::Result<()> {
 
 fn file_error(path: &Path, source: io::Error) -> ActError {
     ActError::File { path: path.display().to_string(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_of_another_installation_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = folder.path().join("manifests");
+        for _ in 0..2 {
+            Manifests::open(&directory, "ours").unwrap();
+        }
+        let refused = Manifests::open(&directory, "theirs").err().unwrap().to_string();
+        insta::assert_snapshot!(refused.replace(&directory.display().to_string(), "<directory>"), @r#"<directory> belongs to installation "ours" of TMS, and this one is "theirs": give each a directory of its own. If the other is gone for good, remove <directory>/installation and the folders beside it"#);
+    }
+
+    #[test]
+    fn what_an_interrupted_write_left_is_cleared_whatever_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join(".tms-file"), "").unwrap();
+        fs::create_dir_all(folder.path().join(".tms-folder/full")).unwrap();
+        let manifests = Manifests::open(folder.path(), "ours").unwrap();
+        assert_eq!(manifests.entries().unwrap(), [MARKER]);
+    }
+
+    #[test]
+    fn a_folder_takes_the_place_of_another_with_or_without_an_exchange() {
+        let folder = tempfile::tempdir().unwrap();
+        let (new, current) = (folder.path().join("new"), folder.path().join("current"));
+        for put in [swap, replace] {
+            fs::create_dir_all(&current).unwrap();
+            remove_if_there(&new).unwrap();
+            fs::create_dir(&new).unwrap();
+            fs::write(new.join("file"), "").unwrap();
+            put(&new, &current).unwrap();
+            assert!(current.join("file").exists());
+            fs::remove_file(current.join("file")).unwrap();
+        }
+    }
 }

@@ -76,6 +76,12 @@ pub(super) fn listen(reader: &mut Reader) -> Option<Listen> {
             );
         }
     }
+    let lets_anyone_in = tls.as_ref().is_some_and(|tls| tls.client_ca_file.is_none());
+    if !address.is_loopback() && lets_anyone_in {
+        let problem = "names no authority of clients: whoever reaches the server is anonymous, and anonymous sees and \
+                       releases the leases of all";
+        reader.warn("server.tls.clientCaFile", problem.to_owned(), None);
+    }
     Some(Listen { address: SocketAddr::new(address, port?), tls })
 }
 

@@ -118,9 +118,10 @@ impl Placement {
     }
 }
 
-/// What was granted: within the bounds, every default filled in.
+/// What was granted: within the bounds, every default filled in. Fields that only a newer server knows are passed over, so
+/// that servers of two versions can share a database.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Spec {
     /// Models in the order in which they are loaded; at least one, names unique.
     pub models: Vec<Model>,
@@ -136,7 +137,6 @@ pub struct Spec {
 
 /// One model.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Model {
     /// Name under which Triton serves it.
     pub name: String,
@@ -146,7 +146,7 @@ pub struct Model {
 
 /// A Triton and what it runs on. Quantities are in Kubernetes' canonical form.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Triton {
     /// Container image.
     pub image: String,
@@ -172,7 +172,7 @@ pub struct Triton {
 
 /// A toleration of a node's taint, as in Kubernetes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Toleration {
     /// Key of the taint; empty with `Exists` for every taint.
     pub key: String,
@@ -287,4 +287,36 @@ pub struct LifetimeBounds {
     pub default: SignedDuration,
     /// Longest, counted from acceptance or from a renewal.
     pub maximum: SignedDuration,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_a_newer_server_stored_can_be_read() {
+        let rules = json!({
+            "stabilizationWindowSeconds": 0, "selectPolicy": "Max", "new": 1,
+            "policies": [{ "type": "Pods", "value": 1, "periodSeconds": 60, "new": 1 }],
+        });
+        let spec = json!({
+            "models": [{ "name": "a", "uri": "https://models.example.com/a", "new": 1 }],
+            "triton": {
+                "image": "triton", "gpus": 0, "gpuResource": "nvidia.com/gpu", "cpu": "1", "memory": "1Gi",
+                "sharedMemory": "64Mi", "environment": {}, "nodeSelector": {}, "affinity": null, "new": 1,
+                "tolerations": [{
+                    "key": "", "operator": "Exists", "value": "", "effect": "", "tolerationSeconds": null, "new": 1,
+                }],
+            },
+            "scaling": { "auto": {
+                "minimum": 1, "maximum": 2, "metrics": { "queueTime": 1 }, "new": 1,
+                "behavior": { "scaleUp": rules, "scaleDown": rules, "new": 1 },
+            } },
+            "lifetime": "PT1H", "labels": {}, "new": 1,
+        });
+        let spec: Spec = serde_json::from_value(spec).unwrap();
+        assert_eq!(spec.scaling.maximum(), 2);
+    }
 }

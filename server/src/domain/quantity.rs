@@ -44,9 +44,6 @@ const DECIMAL_SUFFIXES: [(&str, i32); 10] =
 const BINARY_SUFFIXES: [&str; 7] = ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"];
 
 impl Quantity {
-    /// Nothing.
-    pub const ZERO: Self = Self { nanos: 0, notation: Notation::Decimal };
-
     /// Reads a quantity as Kubernetes does; digits below a billionth round away from zero.
     pub fn parse(text: &str) -> Result<Self, NotAQuantity> {
         let malformed = || NotAQuantity::Malformed(text.to_owned());
@@ -87,25 +84,6 @@ impl Quantity {
     /// Whether it is more than nothing.
     pub fn is_positive(self) -> bool {
         self.nanos > 0
-    }
-
-    /// Returns the sum in the notation of `self`, unless it is too large.
-    pub fn checked_add(self, other: Self) -> Option<Self> {
-        self.with_nanos(self.nanos.checked_add(other.nanos)?)
-    }
-
-    /// Returns the difference in the notation of `self`, unless it is too large.
-    pub fn checked_sub(self, other: Self) -> Option<Self> {
-        self.with_nanos(self.nanos.checked_sub(other.nanos)?)
-    }
-
-    /// Returns so many times the quantity, unless that is too large.
-    pub fn checked_mul(self, times: u32) -> Option<Self> {
-        self.with_nanos(self.nanos.checked_mul(i128::from(times))?)
-    }
-
-    fn with_nanos(self, nanos: i128) -> Option<Self> {
-        (nanos.abs() <= LARGEST).then(|| Self { nanos, ..self }.settled())
     }
 
     /// A binary quantity that no binary suffix can write exactly is a decimal one from here on, so that reading the
@@ -351,12 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn arithmetic_is_exact_and_keeps_the_notation() {
-        let of = |text| Quantity::parse(text).unwrap();
-        assert_eq!(of("1Gi").checked_add(of("512Mi")).unwrap().to_string(), "1536Mi");
-        assert_eq!(of("1").checked_sub(of("1n")).unwrap().to_string(), "999999999n");
-        assert_eq!(of("300m").checked_mul(10).unwrap().to_string(), "3");
-        assert_eq!(of("9E").checked_mul(2), None);
+    fn bytes_are_written_with_binary_suffixes() {
         assert_eq!(Quantity::from_bytes(3 << 30).to_string(), "3Gi");
     }
 

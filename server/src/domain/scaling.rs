@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// Replicas of a lease: fixed, or left to an autoscaler.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub enum Scaling {
     /// This many, always.
     Fixed {
@@ -37,7 +37,7 @@ impl Scaling {
 
 /// Autoscaling as granted: within the bounds, every default filled in, at least one metric.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Autoscaling {
     /// Fewest replicas.
     pub minimum: u32,
@@ -113,7 +113,7 @@ impl MetricName {
 
 /// Pace of scaling in both directions.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Behavior {
     /// Adding replicas.
     pub scale_up: ScalingRules,
@@ -123,7 +123,7 @@ pub struct Behavior {
 
 /// Pace of scaling in one direction.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct ScalingRules {
     /// Seconds of the past over which the calmest recommendation wins; 0 to 3600.
     pub stabilization_window_seconds: u32,
@@ -149,7 +149,7 @@ pub enum SelectPolicy {
 
 /// A bound on the change within a period.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct ScalingPolicy {
     /// What `value` counts.
     #[serde(rename = "type")]

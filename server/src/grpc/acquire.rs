@@ -15,6 +15,8 @@ use crate::domain::lease::{Happening, Lease, LeaseId, ModelReport, Placement, Re
 use crate::domain::{bounds, life, plan};
 use crate::store::{Admission, Admitted, RequestKey};
 
+/// Most bytes of a Deployment as JSON: API servers and etcd refuse objects of 1.5 MiB.
+const LARGEST_DEPLOYMENT: usize = 1_000_000;
 /// Longest request id.
 const LONGEST_REQUEST_ID: usize = 64;
 
@@ -41,6 +43,8 @@ impl Services {
                 None => return Err(refusal),
             },
         };
+        // A repeated request too: the server that admitted its lease may have gone before it could act.
+        self.wake.wake(lease.id);
         Ok(Progress {
             follower: Follower::new(self, lease.id, changes),
             first: Some((lease, warnings)),
@@ -56,16 +60,12 @@ impl Services {
         request: Option<RequestKey>,
         granted: Spec,
     ) -> Result<Lease, Refusal> {
-        let lease = self.draft(caller, granted);
+        let lease = self.draft(caller, granted)?;
         let message = format!("acquired for {:#}, until {}", lease.spec.lifetime, lease.expires_at);
         let event = Happening { reason: "Acquired", message };
         let admission = Admission { lease, request, actor: caller.to_string(), event };
         Ok(match self.store.admit(&admission).await? {
-            Admitted::New(lease) => {
-                self.wake.wake(lease.id);
-                lease
-            }
-            Admitted::Existing(lease) => lease,
+            Admitted::New(lease) | Admitted::Existing(lease) => lease,
         })
     }
 
@@ -95,15 +95,24 @@ impl Services {
     }
 
     /// Returns the lease that the spec means, as it would be stored now.
-    pub(super) fn draft(&self, caller: &Caller, spec: Spec) -> Lease {
+    pub(super) fn draft(&self, caller: &Caller, spec: Spec) -> Result<Lease, Refusal> {
         let id = LeaseId::random();
         let now = self.clock.now();
-        Lease {
+        let deployment = plan::render(id, &self.namespace, &spec, &self.settings);
+        let bytes = deployment.to_string().len();
+        if bytes > LARGEST_DEPLOYMENT {
+            let rule = format!(
+                "its Deployment has {bytes} bytes, and Kubernetes keeps at most {LARGEST_DEPLOYMENT}: ask for less \
+                 environment or affinity"
+            );
+            return Err(Refusal::Violations(vec![violation("spec", rule)]));
+        }
+        Ok(Lease {
             id,
             owner: caller.to_string(),
             namespace: self.namespace.clone(),
             placement: Placement::Bespoke,
-            deployment: plan::render(id, &self.namespace, &spec, &self.settings),
+            deployment,
             created_at: now,
             expires_at: life::later(now, spec.lifetime),
             end: None,
@@ -111,7 +120,7 @@ impl Services {
             version: 1,
             report: Report::nothing_seen(spec.models.iter().map(|model| model.name.as_str())),
             spec,
-        }
+        })
     }
 }
 

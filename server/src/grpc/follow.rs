@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
+use tokio::time::{Interval, MissedTickBehavior};
 
 use super::Services;
 use super::status::Refusal;
@@ -19,12 +20,13 @@ pub(super) struct Follower {
     pub services: Arc<Services>,
     id: LeaseId,
     changes: broadcast::Receiver<Changed>,
+    look_again: Interval,
 }
 
 impl Follower {
     /// Returns a follower of this lease, which misses nothing that `changes` announces.
     pub fn new(services: Arc<Services>, id: LeaseId, changes: broadcast::Receiver<Changed>) -> Self {
-        Self { services, id, changes }
+        Self { services, id, changes, look_again: every(LOOK_AGAIN) }
     }
 
     /// The lease that it follows.
@@ -41,7 +43,7 @@ impl Follower {
             }
             let id = self.id;
             let is_newer = |change: &Changed| change.id == id && change.version > version;
-            heard(&self.services, &mut self.changes, LOOK_AGAIN, is_newer).await?;
+            heard(&self.services, &mut self.changes, &mut self.look_again, is_newer).await?;
         }
     }
 
@@ -51,25 +53,27 @@ impl Follower {
     }
 }
 
+/// Returns what says again and again that it is time to look, first after one period.
+pub(super) fn every(period: Duration) -> Interval {
+    let mut interval = tokio::time::interval(period);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval.reset();
+    interval
+}
+
 /// Waits for the announcement of a change that `matters`. Returns `None` where one may have been missed: announcements
-/// came too fast, or after `look_again` where other servers, whose changes nobody announces, share the database.
+/// came too fast, or it is time to look again where other servers, whose changes nobody announces, share the database.
 pub(super) async fn heard(
     services: &Services,
     changes: &mut broadcast::Receiver<Changed>,
-    look_again: Duration,
+    look_again: &mut Interval,
     matters: impl Fn(&Changed) -> bool,
 ) -> Result<Option<Changed>, Refusal> {
-    let patience = async {
-        match services.store.is_shared() {
-            true => tokio::time::sleep(look_again).await,
-            false => std::future::pending().await,
-        }
-    };
-    tokio::pin!(patience);
+    let is_shared = services.store.is_shared();
     loop {
         tokio::select! {
             () = services.stop.cancelled() => return Err(Refusal::Stopping),
-            () = &mut patience => return Ok(None),
+            _ = look_again.tick(), if is_shared => return Ok(None),
             received = changes.recv() => match received {
                 Ok(change) if matters(&change) => return Ok(Some(change)),
                 Ok(_) => {}

@@ -262,7 +262,8 @@ fn explained(fault: &Violation) -> String {
     }
 }
 
-fn short(text: &str) -> String {
+/// Returns the text, cut where it is longer than an answer can bear.
+pub fn short(text: &str) -> String {
     match text.floor_char_boundary(MOST_SENTENCE_BYTES) {
         end if end < text.len() => format!("{}…", &text[..end]),
         _ => text.to_owned(),

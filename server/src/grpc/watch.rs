@@ -9,8 +9,9 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use tms_proto::v1;
 use tokio::sync::broadcast;
+use tokio::time::Interval;
 
-use super::follow::{Follower, heard};
+use super::follow::{Follower, every, heard};
 use super::status::{Refusal, violation};
 use super::{Services, convert};
 use crate::auth::Caller;
@@ -48,6 +49,10 @@ impl Services {
             return Err(Refusal::Violations(vec![violation("after_version", rule)]));
         }
         let lease = self.find(&caller, &request.lease_id).await?;
+        if request.after_version > lease.version {
+            let rule = format!("lease {} is at version {} only", lease.id, lease.version);
+            return Err(Refusal::Violations(vec![violation("after_version", rule)]));
+        }
         Ok(Watch::One(OneLease::begin(self, &lease, request.after_version, changes)))
     }
 }
@@ -119,6 +124,7 @@ pub(super) struct AllLeases {
     services: Arc<Services>,
     caller: Caller,
     changes: broadcast::Receiver<Changed>,
+    look_again: Interval,
     /// Version up to which each lease is told: at least of every lease that was open, or made since the horizon, at the
     /// last look. So a lease with news that is not here is new.
     told: BTreeMap<LeaseId, i64>,
@@ -142,6 +148,7 @@ impl AllLeases {
             services,
             caller,
             changes,
+            look_again: every(LOOK_AGAIN),
             told: BTreeMap::new(),
             horizon,
             closed: BTreeSet::new(),
@@ -166,7 +173,7 @@ impl AllLeases {
                 let is_told = told.get(&change.id).is_some_and(|told| *told >= change.version);
                 change.owner == caller && !is_told
             };
-            match heard(&self.services, &mut self.changes, LOOK_AGAIN, is_news).await? {
+            match heard(&self.services, &mut self.changes, &mut self.look_again, is_news).await? {
                 Some(change) => self.pending.push_back(change.id),
                 None => self.look_around().await?,
             }

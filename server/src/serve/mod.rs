@@ -17,8 +17,8 @@ pub use listener::{Answering, answer};
 
 use crate::clock::Clock;
 use crate::cluster::kubernetes::{ConnectError, Kubernetes, Limits, namespace_of};
-use crate::cluster::manifests::Manifests;
-use crate::cluster::{Act, ActError, Cluster, Observe};
+use crate::cluster::manifests::{Manifests, OpenError};
+use crate::cluster::{Act, Cluster, Observe};
 use crate::config::{ClusterKind, Config, NoPassword, check_capabilities};
 use crate::domain::lease::LeaseId;
 use crate::grpc::{self, Services, chain};
@@ -43,9 +43,22 @@ pub enum ServeError {
     /// The database cannot be opened.
     #[error("cannot open the database (server.database.url)")]
     Store(#[from] StoreError),
+    /// Leases that are not closed have their objects elsewhere.
+    #[error(
+        "{key} is {configured:?}, but leases of this database that are not closed have their objects in {held:?}: set \
+         {key} back to {held:?}, at least until those leases are released and closed"
+    )]
+    Moved {
+        /// The key that was changed.
+        key: &'static str,
+        /// Its value.
+        configured: String,
+        /// The value that the database holds.
+        held: String,
+    },
     /// The folder of manifests cannot be used.
     #[error("cannot use the folder of manifests (server.cluster.manifests.directory)")]
-    Manifests(#[source] ActError),
+    Manifests(#[source] OpenError),
     /// The cluster cannot be used.
     #[error("cannot use the cluster (server.cluster)")]
     Cluster(#[from] ConnectError),
@@ -104,6 +117,7 @@ pub async fn serve(
 pub async fn start(config: &Config, clock: Clock) -> Result<Running, ServeError> {
     let store = open(config, &clock).await?;
     let namespace = namespace(config).await?;
+    stay(&store, &namespace, kind(config)).await?;
     let settings = config.plan_settings(store.installation().to_owned());
     let waker = Waker::default();
     let cluster = cluster(config, &store, &namespace, &waker).await?;
@@ -208,6 +222,22 @@ async fn open(config: &Config, clock: &Clock) -> Result<Store, ServeError> {
         maximum_per_owner: config.leases.maximum_per_owner.unwrap_or(0),
     };
     Ok(Store::open(&options, clock).await?)
+}
+
+/// Refuses to leave the objects of leases behind in another namespace or another kind of cluster.
+async fn stay(store: &Store, namespace: &str, kind: &str) -> Result<(), ServeError> {
+    let namespaces = store.open_namespaces().await?;
+    if let Some(held) = namespaces.iter().find(|held| *held != namespace) {
+        let (configured, held) = (namespace.to_owned(), held.clone());
+        return Err(ServeError::Moved { key: "kubernetes.namespace", configured, held });
+    }
+    match store.cluster_kind().await? {
+        Some(held) if held == kind => Ok(()),
+        Some(held) if !namespaces.is_empty() => {
+            Err(ServeError::Moved { key: "server.cluster.kind", configured: kind.to_owned(), held })
+        }
+        Some(_) | None => Ok(store.keep_cluster_kind(kind).await?),
+    }
 }
 
 /// The cluster as configured.

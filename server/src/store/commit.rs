@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tokio::sync::{Mutex, broadcast, mpsc, oneshot};
 
-use super::sql::Pool;
+use super::sql::{Pool, Transaction};
 use super::write::{Outcome, Rules, Write};
 use super::{Changed, StoreError};
 
@@ -72,6 +72,11 @@ impl Writer {
         Self { queue, committer }
     }
 
+    /// Begins a transaction of its own, for what is written of no lease.
+    pub async fn begin(&self) -> Result<Transaction, sqlx::Error> {
+        self.committer.pool.begin().await
+    }
+
     /// Performs a write and returns once it is committed or left nothing behind.
     pub async fn write(&self, write: Write) -> Result<Outcome, StoreError> {
         let (answer, answered) = oneshot::channel();
@@ -130,7 +135,11 @@ impl Committer {
             match job.write.perform(&mut transaction, &self.rules).await {
                 Ok(outcome) => outcomes.push(outcome),
                 Err(error) => {
-                    transaction.rollback().await.map_err(of_all)?;
+                    // The first error is the cause. On a full disk the database has undone everything by itself, and
+                    // there is nothing left to roll back.
+                    if let Err(error) = transaction.rollback().await {
+                        tracing::debug!(%error, "a transaction that failed could not be rolled back either");
+                    }
                     return Err(Failure::OfOne { place, error });
                 }
             }

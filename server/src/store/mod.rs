@@ -264,7 +264,8 @@ impl From<sqlx::Error> for StoreError {
 }
 
 impl Cursor {
-    fn at(lease: &Lease) -> Self {
+    /// Returns the place right after this lease.
+    pub fn after(lease: &Lease) -> Self {
         Self { created_at: lease.created_at, id: lease.id }
     }
 }

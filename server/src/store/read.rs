@@ -54,7 +54,7 @@ impl Store {
         let is_last = rows.len() <= page.size as usize;
         let leases: Vec<Lease> =
             rows.iter().take(page.size as usize).map(rows::lease).collect::<Result<_, _>>()?;
-        let next = if is_last { None } else { leases.last().map(Cursor::at) };
+        let next = if is_last { None } else { leases.last().map(Cursor::after) };
         Ok(Listed { leases, next })
     }
 
@@ -76,6 +76,19 @@ impl Store {
         let after = after.map(|id| id.to_string()).unwrap_or_default();
         let query = sql("SELECT id FROM leases WHERE closed_at IS NULL AND id > $1 ORDER BY id LIMIT $2");
         self.ids(query.bind(after).bind(limit)).await
+    }
+
+    /// Returns the namespaces of leases that are not closed.
+    pub async fn open_namespaces(&self) -> Result<BTreeSet<String>, StoreError> {
+        let query = sql("SELECT DISTINCT namespace FROM leases WHERE closed_at IS NULL");
+        let rows = self.0.read.fetch_all(query).await?;
+        Ok(rows.iter().map(|row| row.get("namespace")).collect::<Result<_, _>>()?)
+    }
+
+    /// Returns the kind of cluster that was kept last.
+    pub async fn cluster_kind(&self) -> Result<Option<String>, StoreError> {
+        let row = self.0.read.fetch_optional(sql("SELECT cluster_kind FROM installation")).await?;
+        Ok(row.ok_or(sqlx::Error::RowNotFound)?.get("cluster_kind")?)
     }
 
     /// Returns which of these are known and not closed.

@@ -26,6 +26,13 @@ impl Store {
         }
     }
 
+    /// Keeps the kind of cluster that the objects of leases are in.
+    pub async fn keep_cluster_kind(&self, kind: &str) -> Result<(), StoreError> {
+        let mut transaction = self.0.writer.begin().await?;
+        transaction.execute(sql("UPDATE installation SET cluster_kind = $1").bind(kind)).await?;
+        Ok(transaction.commit().await?)
+    }
+
     /// Changes a lease by a pure function, which is called again when another change came first, and says what happened.
     /// Where nothing happened, nothing is written.
     pub async fn change<T, E>(

@@ -6,7 +6,7 @@ use jiff::SignedDuration;
 use tms_proto::v1;
 use tms_server::domain::lease::{ModelState, Phase};
 
-use crate::harness::{Server, lifetime, spec};
+use crate::harness::{Server, acquire, lifetime, spec};
 
 #[tokio::test]
 async fn a_renewal_counts_from_now_and_grants_no_more_than_the_maximum() {
@@ -169,4 +169,30 @@ async fn a_ready_lease_says_where_it_is_reached() {
     let endpoint = lease.endpoint.unwrap();
     assert_eq!(endpoint.host, format!("tms-{}.models.svc", lease.id));
     assert_eq!((endpoint.http_port, endpoint.grpc_port), (8000, 8001));
+}
+
+#[tokio::test]
+async fn a_page_of_large_leases_ends_before_clients_refuse_it() {
+    const LEASES: usize = 20;
+    let server = Server::start().await;
+    let environment = (0..7).map(|name| (format!("V{name}"), "x".repeat(32 * 1024))).collect();
+    let large = v1::LeaseSpec {
+        bespoke: Some(v1::BespokeTriton { environment, ..Default::default() }),
+        ..spec(&["a"])
+    };
+    let mut client = server.leases().await;
+    for _ in 0..LEASES {
+        acquire(&mut client, large.clone()).await;
+    }
+    let (mut ids, mut pages, mut page_token) = (std::collections::BTreeSet::new(), 0, String::new());
+    loop {
+        let request = v1::ListRequest { page_token, page_size: 500, ..Default::default() };
+        let page = client.list(request).await.unwrap().into_inner();
+        ids.extend(page.leases.into_iter().map(|lease| lease.id));
+        (pages, page_token) = (pages + 1, page.next_page_token);
+        if page_token.is_empty() {
+            break;
+        }
+    }
+    assert_eq!((ids.len(), pages), (LEASES, 3));
 }

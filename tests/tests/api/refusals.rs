@@ -264,3 +264,66 @@ async fn a_watch_of_all_leases_cannot_resume() {
     field: after_version: only the watch of one lease can resume; without lease_id it must be 0
     ");
 }
+
+#[tokio::test]
+async fn a_list_by_labels_that_no_lease_can_have_is_refused() {
+    let server = Server::start().await;
+    let labels = BTreeMap::from([("a\0".to_owned(), "b\0".to_owned())]);
+    let request = v1::ListRequest { labels, id_prefix: "x".to_owned(), ..Default::default() };
+    let status = server.leases().await.list(request).await.unwrap_err();
+    assert_snapshot!(told(&status), @r#"
+    InvalidArgument: "a\0" is not a label key: at most 63 of A-Z a-z 0-9 _ . - are, with a letter or digit at both ends, after an optional domain and a slash; and 2 more faults
+    error: INVALID_REQUEST (tms) rpc=List
+    field: labels["a\0"]: "a\0" is not a label key: at most 63 of A-Z a-z 0-9 _ . - are, with a letter or digit at both ends, after an optional domain and a slash
+    field: labels["a\0"]: "b\0" is not a label value: at most 63 of A-Z a-z 0-9 _ . - are, with a letter or digit at both ends, or nothing
+    field: id_prefix: "x" does not begin a lease id, which has 32 hexadecimal digits
+    "#);
+    let labels = (0..20_000).map(|number| (format!("l{number}"), String::new())).collect();
+    let request = v1::ListRequest { labels, states: vec![1; 100_000], ..Default::default() };
+    let status = server.leases().await.list(request).await.unwrap_err();
+    assert_eq!(status.message(), "asked for 20000 labels, and a lease has at most 32");
+}
+
+#[tokio::test]
+async fn overlong_names_are_refused_in_answers_that_fit() {
+    let server = Server::start().await;
+    let mut client = server.leases().await;
+    let long = "\0用".repeat(100_000);
+    let release = v1::ReleaseRequest { lease_id: long.clone() };
+    let by_owner = v1::ListRequest { owner: long.clone(), ..Default::default() };
+    let by_token = v1::ListRequest { page_token: long.clone(), ..Default::default() };
+    let by_prefix = v1::ListRequest { id_prefix: long, ..Default::default() };
+    for (status, code) in [
+        (client.release(release).await.unwrap_err(), Code::InvalidArgument),
+        (client.list(by_owner).await.unwrap_err(), Code::PermissionDenied),
+        (client.list(by_token).await.unwrap_err(), Code::InvalidArgument),
+        (client.list(by_prefix).await.unwrap_err(), Code::InvalidArgument),
+    ] {
+        assert_eq!(status.code(), code);
+        assert!(status.details().len() + 3 * status.message().len() < 12_000, "{}", status.message());
+    }
+}
+
+#[tokio::test]
+async fn a_watch_cannot_begin_after_a_version_that_is_still_to_come() {
+    let server = Server::start().await;
+    let lease = server.acquire(spec(&["a"])).await;
+    let request = v1::WatchRequest { lease_id: named(&lease), after_version: 2 };
+    let status = server.leases().await.watch(request).await.unwrap_err();
+    assert_snapshot!(told_of(&status, &lease), @r"
+    InvalidArgument: lease <lease> is at version 1 only
+    error: INVALID_REQUEST (tms) rpc=Watch
+    field: after_version: lease <lease> is at version 1 only
+    ");
+}
+
+#[tokio::test]
+async fn a_lease_whose_deployment_kubernetes_would_not_keep_is_refused() {
+    let server = Server::start().await;
+    // Each of these bytes takes six in JSON.
+    let value = |name: usize| (format!("V{name}"), "\u{1}".repeat(32 * 1024 - 8));
+    let bespoke = v1::BespokeTriton { environment: (0..8).map(value).collect(), ..Default::default() };
+    let status = refused(&server, v1::LeaseSpec { bespoke: Some(bespoke), ..spec(&["a"]) }).await;
+    assert_eq!(status.code(), Code::InvalidArgument);
+    assert!(status.message().contains("Kubernetes keeps at most 1000000"), "{}", status.message());
+}

@@ -4,11 +4,12 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 
 use futures::StreamExt as _;
+use insta::assert_snapshot;
 use tempfile::TempDir;
 use tms_proto::v1;
 use tms_proto::v1::lease_service_client::LeaseServiceClient;
 use tms_server::clock::{Clock, system_now};
-use tms_server::config::{Config, Listen, Tls};
+use tms_server::config::{ClusterKind, Config, Listen, Tls};
 use tms_server::serve::{self, ServeError};
 use tokio_util::sync::CancellationToken;
 use tonic_health::pb::HealthCheckRequest;
@@ -18,11 +19,16 @@ use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 use tonic_reflection::pb::v1::{ServerReflectionRequest, ServerReflectionResponse};
 
-use crate::harness::{Authority, Server, configuration, spec, within};
+use crate::harness::{Authority, Server, acquire, configuration, spec, within};
 
 fn in_folder(folder: &Path) -> Config {
+    in_folder_with(folder, "")
+}
+
+/// The configuration of a server in a folder, with more lines of values.yaml.
+fn in_folder_with(folder: &Path, more: &str) -> Config {
     configuration(&format!(
-        "server:\n  apiService: {{ port: 0 }}\n  database: {{ url: \"sqlite://{0}/tms.db\" }}\n  cluster: {{ \
+        "{more}server:\n  apiService: {{ port: 0 }}\n  database: {{ url: \"sqlite://{0}/tms.db\" }}\n  cluster: {{ \
          manifests: {{ directory: \"{0}/manifests\" }} }}\n",
         folder.display()
     ))
@@ -88,6 +94,36 @@ async fn a_lease_is_written_as_manifests_and_kept_over_a_restart() {
     let status = client.status(v1::StatusRequest { lease_id: lease.id.clone() }).await.unwrap().into_inner();
     assert_eq!(status.lease, Some(lease));
     within(running.stop()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_does_not_leave_the_objects_of_open_leases_behind() {
+    let folder = TempDir::new().unwrap();
+    let clock = Clock::manual(system_now());
+    let before = in_folder_with(folder.path(), "kubernetes: { namespace: one }\n");
+    let elsewhere = in_folder_with(folder.path(), "kubernetes: { namespace: two }\n");
+    let mut otherwise = before.clone();
+    otherwise.cluster.kind = ClusterKind::Kubernetes { kubeconfig: None };
+
+    let running = serve::start(&before, clock.clone()).await.unwrap();
+    let mut client = LeaseServiceClient::connect(format!("http://{}", running.address())).await.unwrap();
+    let lease = acquire(&mut client, spec(&["a"])).await;
+    drop(client);
+    within(running.stop()).await;
+
+    assert_snapshot!(serve::start(&elsewhere, clock.clone()).await.err().unwrap(), @r#"kubernetes.namespace is "two", but leases of this database that are not closed have their objects in "one": set kubernetes.namespace back to "one", at least until those leases are released and closed"#);
+    assert_snapshot!(serve::start(&otherwise, clock.clone()).await.err().unwrap(), @r#"server.cluster.kind is "kubernetes", but leases of this database that are not closed have their objects in "manifests": set server.cluster.kind back to "manifests", at least until those leases are released and closed"#);
+
+    let running = serve::start(&before, clock.clone()).await.unwrap();
+    let mut client = LeaseServiceClient::connect(format!("http://{}", running.address())).await.unwrap();
+    let watch = v1::WatchRequest { lease_id: lease.id.clone(), after_version: 0 };
+    let mut watch = client.watch(watch).await.unwrap().into_inner();
+    client.release(v1::ReleaseRequest { lease_id: lease.id }).await.unwrap();
+    // The watch of a lease ends when the lease is closed.
+    while within(watch.message()).await.unwrap().is_some() {}
+    drop((client, watch));
+    within(running.stop()).await;
+    within(serve::start(&elsewhere, clock).await.unwrap().stop()).await;
 }
 
 #[tokio::test]

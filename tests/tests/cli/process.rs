@@ -194,18 +194,17 @@ fn a_second_server_on_the_same_files_refuses_to_start() {
 }
 
 #[test]
-fn servers_that_share_a_folder_of_manifests_leave_each_other_alone() {
+fn a_folder_of_manifests_has_one_installation() {
     let place = Place::new(VALUES);
     let server = place.start();
-    let id = server.person().tmsctl(&format!("{CREATE} -z")).done();
+    server.person().tmsctl(&format!("{CREATE} -z")).done();
     let folder = place.path("manifests");
     let manifests = format!("  cluster: {{manifests: {{directory: {}}}}}\n", folder.display());
     let other = Place::new(&format!("{VALUES}{manifests}"));
-    let second = other.start();
-    second.person().tmsctl(CREATE).done();
-    assert_eq!(second.terminate().code(), Some(0));
-    assert!(folder.join(&id).join("deployment.yaml").is_file(), "{}", other.log());
-    assert_eq!(fs::read_dir(folder).unwrap().count(), 2);
+    let refused = other.refused();
+    assert_eq!(refused.code, 1);
+    assert!(refused.err.contains("(server.cluster.manifests.directory): "), "{}", refused.err);
+    assert!(refused.err.contains("belongs to installation"), "{}", refused.err);
 }
 
 #[test]

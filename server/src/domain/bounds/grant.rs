@@ -14,6 +14,9 @@ use crate::domain::scaling::Scaling;
 
 /// Most models of a lease.
 const MOST_MODELS: usize = 64;
+/// Most bytes of the names and uris of all models as JSON: they travel in one environment variable, and Linux starts no
+/// program with one of 128 KiB.
+const MOST_MODEL_BYTES: usize = 64 * 1024;
 /// Most labels of a lease.
 const MOST_LABELS: usize = 32;
 /// Words by which an image or the uri of a model shows a back end that queues requests by itself.
@@ -70,6 +73,13 @@ fn models(asked: &[(String, String)], findings: &mut Findings) -> Vec<Model> {
     if asked.len() > MOST_MODELS {
         findings.refuse(FIELD, format!("{} models asked, 1 to {MOST_MODELS} are allowed", asked.len()));
     }
+    let bytes: usize = asked.iter().map(|(name, uri)| length_in_json(name) + length_in_json(uri)).sum();
+    if bytes > MOST_MODEL_BYTES {
+        findings.refuse(
+            FIELD,
+            format!("names and uris of {bytes} bytes asked, at most {MOST_MODEL_BYTES} are allowed in all"),
+        );
+    }
     let mut first_index = HashMap::new();
     for (index, (name, uri)) in asked.iter().take(MOST_MODELS).enumerate() {
         let field = format!("{FIELD}[{index}]");
@@ -89,6 +99,10 @@ fn models(asked: &[(String, String)], findings: &mut Findings) -> Vec<Model> {
         }
     }
     asked.iter().map(|(name, uri)| Model { name: name.clone(), uri: uri.clone() }).collect()
+}
+
+fn length_in_json(text: &str) -> usize {
+    serde_json::Value::from(text).to_string().len()
 }
 
 fn scaling(

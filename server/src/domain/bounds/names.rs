@@ -20,8 +20,8 @@ pub(super) fn model_name_fault(name: &str) -> Option<&'static str> {
 
 /// What is wrong with the place that a model is fetched from. Which schemes are served is not decided here.
 pub(super) fn uri_fault(uri: &str) -> Option<&'static str> {
-    if uri.chars().count() > 2048 {
-        return Some("is longer than 2048 characters");
+    if uri.len() > 2048 {
+        return Some("is longer than 2048 bytes");
     }
     if uri.chars().any(|c| c.is_whitespace() || c.is_control()) {
         return Some("contains white space or control characters: percent-encode them");

@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use super::{Settings, int, non_empty};
+use super::{Settings, TRITON_GRPC, TRITON_HTTP, int, non_empty};
 use crate::domain::lease::{LeaseId, Spec, Triton};
 
 /// Name of Triton's container.
@@ -76,7 +76,11 @@ pub(super) fn triton(spec: &Spec, settings: &Settings) -> Container {
         image: Some(spec.triton.image.clone()),
         args: Some(arguments(&spec.triton, settings)),
         env: non_empty(environment(&spec.triton)),
-        ports: Some(vec![port(HTTP_PORT, 8000), port(GRPC_PORT, 8001), port(METRICS_PORT, 8002)]),
+        ports: Some(vec![
+            port(HTTP_PORT, TRITON_HTTP.into()),
+            port(GRPC_PORT, TRITON_GRPC.into()),
+            port(METRICS_PORT, 8002),
+        ]),
         resources: Some(resources(&spec.triton)),
         // Without it, the liveness probe would end a Triton that is slow to set up its GPUs.
         startup_probe: Some(Probe {

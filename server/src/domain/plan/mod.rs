@@ -35,6 +35,11 @@ pub const INSTALLATION_LABEL: &str = "tms.internal/installation";
 /// Annotation that carries the generation of the lease for which an object was applied.
 pub const GENERATION_ANNOTATION: &str = "tms.internal/generation";
 
+/// Port of Triton's HTTP interface, in its pods and its Service.
+pub const TRITON_HTTP: u16 = 8000;
+/// Port of Triton's gRPC interface, in its pods and its Service.
+pub const TRITON_GRPC: u16 = 8001;
+
 /// The administrator's settings that plans depend on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {

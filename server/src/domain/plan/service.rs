@@ -5,7 +5,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::containers::{GRPC_PORT, HTTP_PORT};
 use super::labels::{self, Map};
-use super::{Kind, Object, Settings};
+use super::{Kind, Object, Settings, TRITON_GRPC, TRITON_HTTP};
 use crate::domain::lease::Lease;
 
 /// Returns the Service.
@@ -15,8 +15,11 @@ pub(super) fn service(lease: &Lease, settings: &Settings) -> Object {
         spec: Some(ServiceSpec {
             selector: Some(labels::selected(lease.id)),
             ports: Some(vec![
-                port(HTTP_PORT, 8000),
-                ServicePort { app_protocol: Some("kubernetes.io/h2c".to_owned()), ..port(GRPC_PORT, 8001) },
+                port(HTTP_PORT, TRITON_HTTP.into()),
+                ServicePort {
+                    app_protocol: Some("kubernetes.io/h2c".to_owned()),
+                    ..port(GRPC_PORT, TRITON_GRPC.into())
+                },
             ]),
             ..ServiceSpec::default()
         }),

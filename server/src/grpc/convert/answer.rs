@@ -6,11 +6,8 @@ use tms_proto::v1;
 use crate::domain::bounds::{AutoscalingBounds, Bounds, MetricBounds, Provider, Resources};
 use crate::domain::capabilities::Capabilities;
 use crate::domain::lease::{Event, Lease, Model, ModelReport, ModelState, Spec, State, Toleration, Triton};
+use crate::domain::plan::{TRITON_GRPC, TRITON_HTTP};
 use crate::domain::scaling::{Autoscaling, Behavior, PolicyKind, Scaling, ScalingRules, SelectPolicy};
-
-/// Ports of Triton as every lease's Service offers them.
-const HTTP_PORT: u32 = 8000;
-const GRPC_PORT: u32 = 8001;
 
 /// Returns the lease as callers see it.
 pub fn lease(lease: &Lease) -> v1::Lease {
@@ -31,8 +28,8 @@ pub fn lease(lease: &Lease) -> v1::Lease {
         models: models(&lease.report.models),
         endpoint: Some(v1::Endpoint {
             host: format!("{}.{}.svc", lease.id.object_name(), lease.namespace),
-            http_port: HTTP_PORT,
-            grpc_port: GRPC_PORT,
+            http_port: TRITON_HTTP.into(),
+            grpc_port: TRITON_GRPC.into(),
         }),
         active_metrics: active_metrics(&lease.spec.scaling),
     }

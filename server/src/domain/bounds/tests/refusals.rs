@@ -151,6 +151,19 @@ fn placement_is_as_kubernetes_would_take_it() {
 }
 
 #[test]
+fn the_models_fit_into_one_environment_variable() {
+    fn models(count: usize, letter: &str) -> Vec<(String, String)> {
+        let uri = format!("https://m.example/{}", letter.repeat(1_900));
+        (0..count).map(|index| (format!("m{index}"), uri.clone())).collect()
+    }
+    check(&[
+        (|r, _| r.models = models(33, "x"), ""),
+        (|r, _| r.models = models(35, "x"), "spec.models"),
+        (|r, _| r.models = models(20, "\""), "spec.models"),
+    ]);
+}
+
+#[test]
 fn lifetime_replicas_and_labels_have_ranges() {
     check(&[
         (|r, _| r.lifetime = Some(SignedDuration::from_hours(24)), ""),
