@@ -250,7 +250,7 @@ fn deployment(world: &World, id: &str) -> String {
     }
 }
 
-async fn an_acquire_that_is_repeated_returns_the_first_lease(world: World) {
+async fn an_acquire_that_is_repeated_returns_the_first_lease(mut world: World) {
     let server = world.start().await;
     let request =
         |spec| AcquireRequest { spec: Some(spec), request_id: "build-42".to_owned(), no_wait: true };
@@ -266,6 +266,19 @@ async fn an_acquire_that_is_repeated_returns_the_first_lease(world: World) {
     let names: std::collections::BTreeSet<_> =
         world.objects().iter().map(|object| object.split_once(' ').unwrap().1.to_owned()).collect();
     assert_eq!(names.len(), 1, "one lease has objects");
+    server.stop().await;
+
+    world.values = world
+        .values
+        .replace("limits: {maximum: 8,", "limits: {maximum: 1,")
+        .replace("maximum: 4}", "maximum: 1}");
+    world.values = world.values.replace("upperBound: 4", "upperBound: 1");
+    let server = world.start().await;
+    let again = AcquireRequest { no_wait: true, ..request(autoscaled(1, 2)) };
+    let lease = server.acquire_stream(again).await.unwrap().message().await.unwrap().unwrap().lease.unwrap();
+    assert_eq!(lease.id, first, "tighter bounds do not take back what the request was granted");
+    let refused = server.acquire(autoscaled(1, 2)).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::InvalidArgument);
     server.stop().await;
 }
 

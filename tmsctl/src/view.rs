@@ -193,7 +193,7 @@ impl From<&v1::Lease> for Lease {
             replicas: lease.replicas.as_ref().map(Replicas::from).unwrap_or_default(),
             models: lease.models.iter().map(ModelStatus::from).collect(),
             endpoint: lease.endpoint.as_ref().map(Endpoint::from),
-            active_metrics: sorted(&lease.active_metrics),
+            active_metrics: lease.active_metrics.clone(),
         }
     }
 }
@@ -210,7 +210,7 @@ impl From<&v1::LeaseSpec> for Spec {
             replicas: spec.replicas,
             autoscaling: spec.autoscaling.as_ref().map(Autoscaling::from),
             lifetime: spec.lifetime.as_ref().map(seconds),
-            labels: sorted(&spec.labels),
+            labels: spec.labels.clone(),
         }
     }
 }
@@ -224,8 +224,8 @@ impl From<&v1::BespokeTriton> for Bespoke {
             cpu: triton.cpu.clone(),
             memory: triton.memory.clone(),
             shared_memory: triton.shared_memory.clone(),
-            environment: sorted(&triton.environment),
-            node_selector: sorted(&triton.node_selector),
+            environment: triton.environment.clone(),
+            node_selector: triton.node_selector.clone(),
             tolerations: triton.tolerations.iter().map(Toleration::from).collect(),
             affinity_json: triton.affinity_json.clone(),
         }
@@ -311,10 +311,6 @@ impl From<&v1::Event> for Event {
             state: lease_state(event.state()),
         }
     }
-}
-
-fn sorted<V: Clone>(map: &std::collections::HashMap<String, V>) -> BTreeMap<String, V> {
-    map.iter().map(|(key, value)| (key.clone(), value.clone())).collect()
 }
 
 #[cfg(test)]

@@ -31,26 +31,15 @@ impl Services {
             Ok(key) => (key, Vec::new()),
             Err(fault) => (None, vec![fault]),
         };
-        let Accepted { granted, warnings } = self.grant(spec, faults)?;
-        let lease = self.draft(&caller, granted);
-        let lifetime = lease.spec.lifetime;
-        let admission = Admission {
-            request,
-            actor: caller.to_string(),
-            event: Happening {
-                reason: "Acquired",
-                message: format!("acquired for {lifetime:#}, until {}", lease.expires_at),
-            },
-            lease,
-        };
         // Whoever asks the store for changes before the lease exists misses none of them.
         let changes = self.store.changes();
-        let lease = match self.store.admit(&admission).await? {
-            Admitted::New(lease) => {
-                self.wake.wake(lease.id);
-                lease
-            }
-            Admitted::Existing(lease) => lease,
+        let (lease, warnings) = match self.grant(spec, faults) {
+            Ok(accepted) => (self.admit(&caller, request, accepted.granted).await?, accepted.warnings),
+            // What was granted once stays granted to its request, though the bounds have changed since.
+            Err(refusal) => match self.admitted(&caller, request).await? {
+                Some(lease) => (lease, Vec::new()),
+                None => return Err(refusal),
+            },
         };
         Ok(Progress {
             follower: Follower::new(self, lease.id, changes),
@@ -58,6 +47,33 @@ impl Services {
             last: None,
             no_wait,
         })
+    }
+
+    /// Stores the lease that is granted, or returns the one that the same request got before.
+    async fn admit(
+        &self,
+        caller: &Caller,
+        request: Option<RequestKey>,
+        granted: Spec,
+    ) -> Result<Lease, Refusal> {
+        let lease = self.draft(caller, granted);
+        let message = format!("acquired for {:#}, until {}", lease.spec.lifetime, lease.expires_at);
+        let event = Happening { reason: "Acquired", message };
+        let admission = Admission { lease, request, actor: caller.to_string(), event };
+        Ok(match self.store.admit(&admission).await? {
+            Admitted::New(lease) => {
+                self.wake.wake(lease.id);
+                lease
+            }
+            Admitted::Existing(lease) => lease,
+        })
+    }
+
+    async fn admitted(&self, caller: &Caller, request: Option<RequestKey>) -> Result<Option<Lease>, Refusal> {
+        match request {
+            Some(request) => Ok(self.store.admitted(&caller.to_string(), &request).await?),
+            None => Ok(None),
+        }
     }
 
     /// Returns what the request is granted, or every fault of it besides those found before.

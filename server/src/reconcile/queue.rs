@@ -1,6 +1,6 @@
 //! The set of leases that need a pass: each at most once, never two passes for one lease at a time, failures later.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -26,8 +26,10 @@ struct State {
     is_waiting: HashSet<LeaseId>,
     /// Being looked at; `true` where something happened meanwhile.
     running: HashMap<LeaseId, bool>,
-    /// Failed: how often, and when to try again.
-    failed: HashMap<LeaseId, (u32, Instant)>,
+    /// How often the pass of a lease failed in a row.
+    failures: HashMap<LeaseId, u32>,
+    /// When failed passes are to be taken again.
+    retries: BTreeSet<(Instant, LeaseId)>,
 }
 
 impl Queue {
@@ -64,11 +66,12 @@ impl Queue {
         let mut state = self.lock();
         let is_woken = state.running.remove(&id).unwrap_or(false);
         if has_failed {
-            let times = state.failed.get(&id).map_or(0, |(times, _)| *times);
-            let pause = BACK_OFF.0.saturating_mul(1 << times.min(10)).min(BACK_OFF.1);
-            state.failed.insert(id, (times + 1, stopwatch() + pause));
+            let failures = state.failures.entry(id).or_insert(0);
+            let pause = BACK_OFF.0.saturating_mul(1 << (*failures).min(10)).min(BACK_OFF.1);
+            *failures += 1;
+            state.retries.insert((stopwatch() + pause, id));
         } else {
-            state.failed.remove(&id);
+            state.failures.remove(&id);
             if is_woken {
                 state.wake(id);
             }
@@ -80,7 +83,7 @@ impl Queue {
     /// Whether nothing waits, runs or is to be tried again.
     pub fn is_idle(&self) -> bool {
         let state = self.lock();
-        state.waiting.is_empty() && state.running.is_empty() && state.failed.is_empty()
+        state.waiting.is_empty() && state.running.is_empty() && state.retries.is_empty()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -104,18 +107,18 @@ impl State {
         Some(id)
     }
 
+    /// Puts the failed passes whose pause is over among those that wait.
     fn wake_failed(&mut self) {
         let now = stopwatch();
-        let is_due = |id: &LeaseId, at: Instant| at <= now && !self.running.contains_key(id);
-        let due = self.failed.iter().filter(|(id, (_, at))| is_due(id, *at)).map(|(id, _)| *id);
-        due.collect::<Vec<_>>().into_iter().for_each(|id| self.wake(id));
+        while let Some((_, id)) = self.retries.first().copied().filter(|(at, _)| *at <= now) {
+            self.retries.pop_first();
+            self.wake(id);
+        }
     }
 
     /// Returns how long until a failed pass is to be taken again.
     fn pause(&self) -> Option<Duration> {
-        let idle = self.failed.iter().filter(|(id, _)| !self.running.contains_key(id));
-        let now = stopwatch();
-        idle.map(|(_, (_, at))| at.saturating_duration_since(now)).min()
+        self.retries.first().map(|(at, _)| at.saturating_duration_since(stopwatch()))
     }
 }
 

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::rows::{SELECT_EVENT, SELECT_LEASE};
 use super::sql::{Query, Row, sql};
-use super::{Cursor, Filter, Found, Listed, Page, Store, StoreError, rows};
+use super::{Cursor, Filter, Found, Listed, Page, RequestKey, Store, StoreError, rows};
 use crate::domain::lease::{Event, Lease, LeaseId};
 
 /// How many ids an ambiguous prefix is answered with.
@@ -19,6 +19,15 @@ impl Store {
     pub async fn get(&self, id: LeaseId) -> Result<Option<Lease>, StoreError> {
         let mut query = sql(SELECT_LEASE);
         query.push(" WHERE leases.id = ").push_bind(id);
+        self.0.read.fetch_optional(query).await?.as_ref().map(rows::lease).transpose()
+    }
+
+    /// Returns the lease that this very request of the owner got before.
+    pub async fn admitted(&self, owner: &str, request: &RequestKey) -> Result<Option<Lease>, StoreError> {
+        let mut query = sql(SELECT_LEASE);
+        query.push(" WHERE leases.owner = ").push_bind(owner);
+        query.push(" AND leases.request_id = ").push_bind(request.id.as_str());
+        query.push(" AND leases.request_digest = ").push_bind(request.digest.as_str());
         self.0.read.fetch_optional(query).await?.as_ref().map(rows::lease).transpose()
     }
 

@@ -1,6 +1,6 @@
 //! The flags of autoscaling, which creating, planning and updating a lease share.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -69,7 +69,7 @@ impl ScalingArguments {
             };
         }
         let behavior = self.autoscaling_behavior_file.as_deref().map(read_behavior).transpose()?;
-        let metrics: HashMap<String, Metric> = [
+        let metrics: BTreeMap<String, Metric> = [
             ("cpuUtilization", self.autoscaling_cpu_utilization),
             ("memoryUtilization", self.autoscaling_memory_utilization),
             ("gpuUtilization", self.autoscaling_gpu_utilization),

@@ -132,7 +132,7 @@ fn read_affinity(path: &Path) -> Result<String, Failure> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
+    use std::collections::BTreeMap;
 
     use clap::Parser;
     use tms_proto::v1::{Autoscaling, Metric};
@@ -170,7 +170,7 @@ mod tests {
         let line = "--enable-autoscaling --autoscaling-cpu-utilization --autoscaling-queue-time=200ms \
                     --autoscaling-gpu-utilization=off --autoscaling-min-replicas 2";
         let wish = |enable, threshold| Metric { enable: Some(enable), threshold };
-        let metrics = HashMap::from([
+        let metrics = BTreeMap::from([
             ("cpuUtilization".to_owned(), wish(true, None)),
             ("queueTime".to_owned(), wish(true, Some(200_000))),
             ("gpuUtilization".to_owned(), wish(false, None)),

@@ -1,6 +1,6 @@
 //! Single values of the command line: durations, pairs of key and value, tolerations.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::{Span, SpanRelativeTo};
@@ -39,8 +39,8 @@ pub fn key_value(text: &str) -> Result<(String, String), String> {
 }
 
 /// Collects the pairs of one flag; a key that is there twice is a slip that nobody wants guessed away.
-pub fn pairs(flag: &str, pairs: Vec<(String, String)>) -> Result<HashMap<String, String>, Failure> {
-    let mut map = HashMap::new();
+pub fn pairs(flag: &str, pairs: Vec<(String, String)>) -> Result<BTreeMap<String, String>, Failure> {
+    let mut map = BTreeMap::new();
     for (key, value) in pairs {
         if let Some(first) = map.insert(key.clone(), value.clone()) {
             return Err(Failure::usage(format!("{flag} gives {key} twice, as {first:?} and as {value:?}")));
@@ -50,7 +50,7 @@ pub fn pairs(flag: &str, pairs: Vec<(String, String)>) -> Result<HashMap<String,
 }
 
 /// Collects labels.
-pub fn labels(given: Vec<(String, String)>) -> Result<HashMap<String, String>, Failure> {
+pub fn labels(given: Vec<(String, String)>) -> Result<BTreeMap<String, String>, Failure> {
     pairs("--label", given)
 }
 

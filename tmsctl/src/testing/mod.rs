@@ -2,7 +2,7 @@
 
 pub mod server;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use tms_proto::v1::{
     Autoscaling, BespokeTriton, Endpoint, Lease, LeaseSpec, LeaseState, Metric, Model, ModelState,
@@ -49,14 +49,14 @@ pub fn lease() -> Lease {
             autoscaling: Some(Autoscaling {
                 min_replicas: Some(1),
                 max_replicas: Some(4),
-                metrics: HashMap::from([(
+                metrics: BTreeMap::from([(
                     "queueTime".into(),
                     Metric { enable: Some(true), threshold: Some(200_000) },
                 )]),
                 behavior: None,
             }),
             lifetime: Some(prost_types::Duration { seconds: 7_200, nanos: 0 }),
-            labels: HashMap::from([("team".into(), "search".into())]),
+            labels: BTreeMap::from([("team".into(), "search".into())]),
         }),
         state: LeaseState::Ready.into(),
         message: String::new(),
@@ -73,7 +73,7 @@ pub fn lease() -> Lease {
             http_port: 8000,
             grpc_port: 8001,
         }),
-        active_metrics: HashMap::from([("queueTime".into(), 200_000), ("gpuUtilization".into(), 80)]),
+        active_metrics: BTreeMap::from([("queueTime".into(), 200_000), ("gpuUtilization".into(), 80)]),
     }
 }
 
