@@ -1,17 +1,19 @@
 //! Writes Kubernetes Events on the Deployment of a lease, in the background: what people see with `kubectl describe`.
-//! Best effort: when the API server cannot follow, announcements are dropped, never waited for.
+//! Best effort: calls that change something go first, and when the API server cannot follow, announcements are dropped,
+//! never waited for.
 
-use std::time::Duration;
+use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use tokio::sync::mpsc;
 
+use super::calls::Calls;
 use crate::domain::lease::{Happening, Lease, State};
 
 /// Announcements that may wait.
-const CAPACITY: usize = 256;
+const CAPACITY: usize = 1024;
 
 /// Takes announcements and publishes them one by one.
 pub(super) struct Announcer {
@@ -21,16 +23,15 @@ pub(super) struct Announcer {
 
 impl Announcer {
     /// Starts publishing; ends when the announcer is dropped.
-    pub fn start(client: Client, namespace: &str, timeout: Duration) -> Self {
+    pub fn start(client: Client, namespace: &str, calls: Arc<Calls>) -> Self {
         let (queue, mut waiting) = mpsc::channel::<(Event, ObjectReference)>(CAPACITY);
         tokio::spawn(async move {
             let reporter = Reporter { controller: super::FIELD_MANAGER.to_owned(), instance: None };
             let recorder = Recorder::new(client, reporter);
             while let Some((event, reference)) = waiting.recv().await {
-                match tokio::time::timeout(timeout, recorder.publish(&event, &reference)).await {
-                    Ok(Ok(())) => {}
-                    Ok(Err(error)) => tracing::debug!(%error, "an event could not be written"),
-                    Err(_) => tracing::debug!("an event could not be written in time"),
+                let publish = recorder.publish(&event, &reference);
+                if let Err(error) = calls.make_late("Event", publish).await {
+                    tracing::debug!(error = &error as &dyn std::error::Error, "an event could not be written");
                 }
             }
         });

@@ -21,6 +21,10 @@ pub struct Limits {
     pub timeout: Duration,
 }
 
+/// How often a call that can wait looks whether there is room, and for how long at most.
+const LOOKS: u32 = 100;
+const PAUSE: Duration = Duration::from_millis(100);
+
 /// A gate that every call passes.
 pub(super) struct Calls {
     in_flight: Semaphore,
@@ -45,6 +49,22 @@ impl Calls {
             Ok(answer) => answer.map_err(|error| self.explain(object, error)),
             Err(_) => Err(ActError::Away(Some(format!("no answer within {:?}", self.limits.timeout)))),
         }
+    }
+
+    /// Makes a call that can wait: not while half of the calls allowed at once are under way, unless that goes on for long.
+    pub async fn make_late<T>(
+        &self,
+        object: &str,
+        call: impl Future<Output = Result<T, kube::Error>>,
+    ) -> Result<T, ActError> {
+        let room = self.limits.in_flight.div_ceil(2);
+        for _ in 0..LOOKS {
+            if self.in_flight.available_permits() >= room {
+                break;
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        self.make(object, call).await
     }
 
     /// Returns how long to wait for the next turn, and takes it. Up to a second's worth of calls may go at once.

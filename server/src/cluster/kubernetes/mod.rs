@@ -104,7 +104,7 @@ impl Kubernetes {
         let client = Client::try_from(config)?;
         let calls = Arc::new(Calls::new(options.limits));
         Ok(Self {
-            announcer: Announcer::start(client.clone(), &options.namespace, options.limits.timeout),
+            announcer: Announcer::start(client.clone(), &options.namespace, Arc::clone(&calls)),
             cache: Arc::new(Cache::new(&options.installation)),
             client,
             namespace: options.namespace,

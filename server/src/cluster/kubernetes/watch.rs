@@ -13,6 +13,9 @@ use super::cache::{Cache, Key, Subject};
 use crate::domain::lease::LeaseId;
 use crate::domain::plan::INSTALLATION_LABEL;
 
+/// Objects of one page of a list. Parsed, an object takes many times the room of its text, and a page is held at once.
+const PAGE: u32 = 50;
+
 /// Who is told that a lease needs a look.
 pub type Wake = Arc<dyn Fn(LeaseId) + Send + Sync>;
 
@@ -26,7 +29,9 @@ pub(super) async fn follow(
     wake: Wake,
     listed: watch::Sender<bool>,
 ) {
-    let config = watcher::Config::default().labels(&format!("{INSTALLATION_LABEL}={installation}"));
+    let config = watcher::Config::default()
+        .labels(&format!("{INSTALLATION_LABEL}={installation}"))
+        .page_size(PAGE);
     let mut events = std::pin::pin!(watcher(api, config).default_backoff());
     let mut fresh: BTreeSet<Key> = BTreeSet::new();
     let mut is_broken = false;

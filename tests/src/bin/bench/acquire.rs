@@ -57,8 +57,7 @@ pub async fn measure(sizes: &Sizes, table: &mut Table) {
 async fn start(database: Database) -> (World, Process) {
     let mut world = World::new(database, Target::Manifests).await.expect("the database runs");
     let kubeconfig = kubeconfig_of_nothing(world.folder.path());
-    world.values =
-        format!("{VALUES}  cluster: {{kind: kubernetes, kubeconfig: {}}}\n", kubeconfig.display());
+    world.values = format!("{VALUES}  cluster: {{kind: kubernetes, kubeconfig: {}}}\n", kubeconfig.display());
     let server = Process::start(&world).await;
     (world, server)
 }
@@ -93,7 +92,8 @@ async fn rate(server: &Process, callers: usize, time: Duration) -> Rate {
             latencies
         })
     });
-    let latencies: Vec<f64> = join_all(calls).await.into_iter().flat_map(|calls| calls.expect("it ends")).collect();
+    let latencies: Vec<f64> =
+        join_all(calls).await.into_iter().flat_map(|calls| calls.expect("it ends")).collect();
     let per_second = latencies.len() as f64 / started.elapsed().as_secs_f64();
     Rate { per_second, median_ms: median(latencies) }
 }

@@ -67,10 +67,14 @@ pub async fn measure(cluster: &'static Cluster, sizes: &Sizes, table: &mut Table
         &format!("{:.2} times (aim: 1.15 at most)", median(ratios)),
     );
     for (name, rounds) in [("server", &by_server), ("bare", &bare)] {
-        let writes = rounds.last().map(|round| &round.writes).into_iter().flatten();
-        let per_lease: Vec<_> =
-            writes.map(|(what, count)| format!("{what} {:.2}", *count as f64 / leases as f64)).collect();
-        table.add(&format!("  writes per lease, {name}"), "", &per_lease.join(", "), "");
+        let writes = rounds.iter().flat_map(|round| &round.writes);
+        let mut per_lease: BTreeMap<&str, f64> = BTreeMap::new();
+        for (what, count) in writes {
+            *per_lease.entry(what).or_default() += *count as f64 / (leases * rounds.len()) as f64;
+        }
+        let list: Vec<_> = per_lease.iter().map(|(what, count)| format!("{what} {count:.2}")).collect();
+        let all: f64 = per_lease.values().sum();
+        table.add(&format!("  writes per lease, {name}"), &format!("{all:.2}"), "", &list.join(", "));
     }
 }
 
@@ -110,7 +114,8 @@ async fn applied_bare(cluster: &'static Cluster, leases: usize, objects: &[Value
     let kubeconfig = Kubeconfig::read_from(cluster.kubeconfig("bench")).expect("a kubeconfig");
     let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
     let client = kube::Client::try_from(config.expect("a kubeconfig")).expect("a client");
-    let apply = Arc::new(Apply { client, namespace: world.namespace.clone(), calls: Semaphore::new(IN_FLIGHT) });
+    let apply =
+        Arc::new(Apply { client, namespace: world.namespace.clone(), calls: Semaphore::new(IN_FLIGHT) });
     let mut log = AuditLog::of(cluster, &world.namespace);
     let started = system_now();
     stream::iter(0..leases)
@@ -221,7 +226,9 @@ fn finish(
 }
 
 fn remove(cluster: &Cluster, namespace: &str) {
-    cluster.kubectl(&["delete", "namespace", namespace, "--timeout=180s"]).expect("a namespace can be deleted");
+    cluster
+        .kubectl(&["delete", "namespace", namespace, "--timeout=180s"])
+        .expect("a namespace can be deleted");
 }
 
 /// What `tms` and `bench` write in one namespace, read as it grows.

@@ -1,6 +1,6 @@
 //! The machine: how often its disk syncs, and what else a reader of the figures wants to know.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
@@ -12,8 +12,7 @@ const BLOCK: [u8; 4096] = [b'x'; 4096];
 
 /// Returns how often a second one thread can append a block to a file and have it synced.
 pub fn syncs_per_second(folder: &Path, time: Duration) -> f64 {
-    let path = folder.join("fdatasync");
-    let mut file = File::create(&path).expect("a file can be made");
+    let mut file = tempfile::tempfile_in(folder).expect("a file can be made");
     let started = stopwatch();
     let mut syncs = 0;
     while started.elapsed() < time {
@@ -21,9 +20,7 @@ pub fn syncs_per_second(folder: &Path, time: Duration) -> f64 {
         file.sync_data().expect("the disk can be synced");
         syncs += 1;
     }
-    let rate = f64::from(syncs) / started.elapsed().as_secs_f64();
-    fs::remove_file(path).expect("the file is there");
-    rate
+    f64::from(syncs) / started.elapsed().as_secs_f64()
 }
 
 /// Returns a line about the machine and the disk of `folder`.

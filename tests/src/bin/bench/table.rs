@@ -28,10 +28,8 @@ impl fmt::Display for Table {
         };
         let widths = [width(0), width(1), width(2)];
         for [what, figure, beside, remark] in &self.lines {
-            let line = format!(
-                "{what:0$}  {figure:>1$}  {beside:2$}  {remark}",
-                widths[0], widths[1], widths[2]
-            );
+            let line =
+                format!("{what:0$}  {figure:>1$}  {beside:2$}  {remark}", widths[0], widths[1], widths[2]);
             writeln!(f, "{}", line.trim_end())?;
         }
         Ok(())
