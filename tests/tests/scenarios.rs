@@ -1,6 +1,8 @@
 //! The life of a lease, on each database and each cluster: a real server, a clock that the test moves, and a look at
 //! what there is.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on ends")]
+
 use jiff::SignedDuration;
 use tms_proto::v1::{
     AcquireRequest, Autoscaling, Event, LabelSet, LeaseSpec, LeaseState, ListRequest, Metric, RenewRequest,
@@ -322,7 +324,7 @@ async fn leases_are_listed_by_state_and_label(world: World) {
         let answer = server.leases.clone().list(request).await.unwrap().into_inner();
         answer.leases.into_iter().map(|lease| lease.id).collect::<Vec<_>>()
     };
-    assert_eq!(list(ListRequest::default()).await, [vision.id.clone()]);
+    assert_eq!(list(ListRequest::default()).await, std::slice::from_ref(&vision.id));
     let released = ListRequest { states: vec![LeaseState::Released.into()], ..ListRequest::default() };
     assert_eq!(list(released).await, [speech.id]);
     let team = [("team".to_owned(), "speech".to_owned())].into();

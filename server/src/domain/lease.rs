@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::scaling::Scaling;
+pub use super::state::{ModelState, Phase, State};
 
 /// Identity of a lease: a random UUID, printed as 32 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -222,25 +223,6 @@ pub struct Report {
     pub closed_at: Option<Timestamp>,
 }
 
-/// Where a lease that has not ended is in its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Phase {
-    /// Nothing has been applied.
-    Pending,
-    /// Applied; no replica runs.
-    Provisioning,
-    /// Replicas run and load the models.
-    Loading,
-    /// Enough replicas are ready.
-    Ready,
-    /// Was ready, and has too few ready replicas.
-    Degraded,
-    /// Scaled to zero.
-    Asleep,
-    /// Manifests written; nothing is observed.
-    Written,
-}
-
 /// Replicas that were seen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Replicas {
@@ -261,105 +243,6 @@ pub struct ModelReport {
     pub state: ModelState,
     /// Why.
     pub message: String,
-}
-
-/// Where a model is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum ModelState {
-    /// Nothing has been done.
-    Pending,
-    /// Being fetched.
-    Downloading,
-    /// Being loaded.
-    Loading,
-    /// Loaded in every ready replica.
-    Ready,
-    /// Cannot be loaded.
-    Failed,
-    /// Unloaded because the lease ended.
-    Unloaded,
-}
-
-/// Where a lease is in its life: the one word for end and phase.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum State {
-    /// Nothing has been applied.
-    Pending,
-    /// Applied; no replica runs.
-    Provisioning,
-    /// Replicas run and load the models.
-    Loading,
-    /// Enough replicas are ready.
-    Ready,
-    /// Was ready, and has too few ready replicas.
-    Degraded,
-    /// Scaled to zero.
-    Asleep,
-    /// Manifests written.
-    Written,
-    /// Ended by its owner.
-    Released,
-    /// Ended by the clock.
-    Expired,
-    /// Ended because its models could not be loaded.
-    Invalid,
-}
-
-impl State {
-    /// Every state.
-    pub const ALL: [Self; 10] = [
-        Self::Pending,
-        Self::Provisioning,
-        Self::Loading,
-        Self::Ready,
-        Self::Degraded,
-        Self::Asleep,
-        Self::Written,
-        Self::Released,
-        Self::Expired,
-        Self::Invalid,
-    ];
-
-    /// The word for it, as people and the database read it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Pending => "PENDING",
-            Self::Provisioning => "PROVISIONING",
-            Self::Loading => "LOADING",
-            Self::Ready => "READY",
-            Self::Degraded => "DEGRADED",
-            Self::Asleep => "ASLEEP",
-            Self::Written => "WRITTEN",
-            Self::Released => "RELEASED",
-            Self::Expired => "EXPIRED",
-            Self::Invalid => "INVALID",
-        }
-    }
-
-    /// The state of this word.
-    pub fn from_word(word: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|state| state.as_str() == word)
-    }
-
-    /// Whether a lease in this state has ended.
-    pub fn is_end(self) -> bool {
-        match self {
-            Self::Released | Self::Expired | Self::Invalid => true,
-            Self::Pending
-            | Self::Provisioning
-            | Self::Loading
-            | Self::Ready
-            | Self::Degraded
-            | Self::Asleep
-            | Self::Written => false,
-        }
-    }
-}
-
-impl fmt::Display for State {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
 }
 
 /// What happened to a lease in one change.

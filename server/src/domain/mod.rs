@@ -10,3 +10,4 @@ pub mod observed;
 pub mod plan;
 pub mod quantity;
 pub mod scaling;
+pub mod state;

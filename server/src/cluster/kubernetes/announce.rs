@@ -5,58 +5,83 @@
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::api::events::v1::Event;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use kube::Client;
-use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use kube::api::{Api, PostParams};
 use tokio::sync::mpsc;
 
 use super::calls::Calls;
+use crate::clock::system_now;
+use crate::cluster::ActError;
 use crate::domain::lease::{Happening, Lease, State};
 
 /// Announcements that may wait.
 const CAPACITY: usize = 1024;
+/// Longest note that the API server takes, in bytes.
+const LONGEST_NOTE: usize = 1024;
 
 /// Takes announcements and publishes them one by one.
 pub(super) struct Announcer {
-    queue: mpsc::Sender<(Event, ObjectReference)>,
+    queue: mpsc::Sender<Event>,
     namespace: String,
+    installation: String,
 }
 
 impl Announcer {
     /// Starts publishing; ends when the announcer is dropped.
-    pub fn start(client: Client, namespace: &str, calls: Arc<Calls>) -> Self {
-        let (queue, mut waiting) = mpsc::channel::<(Event, ObjectReference)>(CAPACITY);
+    pub fn start(client: Client, namespace: &str, installation: &str, calls: Arc<Calls>) -> Self {
+        let (queue, mut waiting) = mpsc::channel::<Event>(CAPACITY);
+        let api = Api::<Event>::namespaced(client, namespace);
         tokio::spawn(async move {
-            let reporter = Reporter { controller: super::FIELD_MANAGER.to_owned(), instance: None };
-            let recorder = Recorder::new(client, reporter);
-            while let Some((event, reference)) = waiting.recv().await {
-                let publish = recorder.publish(&event, &reference);
-                if let Err(error) = calls.make_late("Event", publish).await {
-                    tracing::debug!(error = &error as &dyn std::error::Error, "an event could not be written");
+            while let Some(event) = waiting.recv().await {
+                let create = async { api.create(&PostParams::default(), &event).await };
+                match calls.make_late("Event", create).await {
+                    Ok(_) => {}
+                    Err(error @ ActError::Refused { .. }) => {
+                        tracing::warn!(%error, "an event could not be written");
+                    }
+                    Err(error) => tracing::debug!(%error, "an event could not be written"),
                 }
             }
         });
-        Self { queue, namespace: namespace.to_owned() }
+        Self { queue, namespace: namespace.to_owned(), installation: installation.to_owned() }
     }
 
+    /// Says what happened to a lease, whose Deployment has this UID, if it is known.
     pub fn announce(&self, lease: &Lease, uid: Option<String>, happening: &Happening) {
+        if self.queue.try_send(self.event(lease, uid, happening)).is_err() {
+            tracing::debug!(lease.id = %lease.id, "too many events wait; one is dropped");
+        }
+    }
+
+    fn event(&self, lease: &Lease, uid: Option<String>, happening: &Happening) -> Event {
+        let name = lease.id.object_name();
         let is_bad = matches!(lease.state(), State::Degraded | State::Invalid);
-        let event = Event {
-            type_: if is_bad { EventType::Warning } else { EventType::Normal },
-            reason: happening.reason.to_owned(),
-            note: Some(happening.message.chars().take(1000).collect()),
-            action: "Lease".to_owned(),
-            secondary: None,
-        };
-        let reference = ObjectReference {
+        let deployment = ObjectReference {
             api_version: Some("apps/v1".to_owned()),
             kind: Some("Deployment".to_owned()),
-            name: Some(lease.id.object_name()),
+            name: Some(name.clone()),
             namespace: Some(self.namespace.clone()),
             uid,
             ..ObjectReference::default()
         };
-        if self.queue.try_send((event, reference)).is_err() {
-            tracing::debug!(lease.id = %lease.id, "too many events wait; one is dropped");
+        let end = happening.message.floor_char_boundary(LONGEST_NOTE);
+        Event {
+            metadata: ObjectMeta {
+                generate_name: Some(format!("{name}-")),
+                namespace: Some(self.namespace.clone()),
+                ..ObjectMeta::default()
+            },
+            event_time: Some(MicroTime(system_now())),
+            type_: Some(if is_bad { "Warning" } else { "Normal" }.to_owned()),
+            reason: Some(happening.reason.to_owned()),
+            action: Some("Follow".to_owned()),
+            note: Some(happening.message[..end].to_owned()),
+            regarding: Some(deployment),
+            reporting_controller: Some(super::FIELD_MANAGER.to_owned()),
+            reporting_instance: Some(self.installation.clone()),
+            ..Event::default()
         }
     }
 }

@@ -6,7 +6,8 @@ use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, Patch, PatchParam
 use kube::core::GroupVersionKind;
 use serde_json::{Value, json};
 
-use super::cache::{Stamp, Subject};
+use super::cache::Subject;
+use super::live::Stamp;
 use super::{FIELD_MANAGER, Kubernetes};
 use crate::cluster::ActError;
 use crate::domain::lease::{Lease, LeaseId};

@@ -8,10 +8,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use kube::api::{DynamicObject, TypeMeta};
 use serde_json::Value;
 
+use super::live::{DeploymentStatus, Stamp};
 use super::pods;
 use crate::domain::lease::{Lease, LeaseId, Replicas};
 use crate::domain::observed::{Objects, Observed, PodSeen};
-use crate::domain::plan::{self, GENERATION_ANNOTATION, INSTALLATION_LABEL, Kind, LEASE_LABEL, Object, Plan};
+use crate::domain::plan::{self, INSTALLATION_LABEL, Kind, LEASE_LABEL, Object, Plan};
 
 /// What the watches have shown.
 pub(super) struct Cache {
@@ -35,34 +36,11 @@ struct Live {
     content: Content,
 }
 
-/// What an apply has to know of the object that it changes.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Stamp {
-    /// UID.
-    pub uid: String,
-    /// Version of the object itself.
-    pub resource_version: String,
-    /// Generation of the lease for which it was applied.
-    pub generation: i64,
-    /// Whether it is being deleted.
-    pub is_deleting: bool,
-    /// `spec.replicas`; of a Deployment only.
-    pub replicas: Option<u32>,
-    /// Whether our field manager owns `spec.replicas`.
-    pub owns_replicas: bool,
-}
-
 enum Content {
     /// Not compared yet: the object itself, as JSON text.
     Unread { live: u64, text: String },
     /// Holds everything that the planned object of this hash says.
     Covers { live: u64, planned: u64 },
-}
-
-#[derive(Clone, Default)]
-struct DeploymentStatus {
-    replicas: Replicas,
-    fault: Option<String>,
 }
 
 /// What a watch is about.
@@ -234,6 +212,10 @@ impl Seen {
         match self.objects.get_mut(&kind).filter(|_| is_same) {
             Some(known) => known.stamp = stamp,
             None => {
+                // No plan says anything of the status, and it is long.
+                if let Some(fields) = object.data.as_object_mut() {
+                    fields.remove("status");
+                }
                 let text = serde_json::to_string(&object).unwrap_or_default();
                 self.objects.insert(kind, Live { stamp, content: Content::Unread { live, text } });
             }
@@ -320,53 +302,6 @@ impl Content {
             Self::Unread { live, .. } | Self::Covers { live, .. } => *live,
         }
     }
-}
-
-impl Stamp {
-    pub fn read(object: &DynamicObject) -> Self {
-        let metadata = &object.metadata;
-        let generation = metadata.annotations.as_ref().and_then(|all| all.get(GENERATION_ANNOTATION));
-        let owns_replicas = metadata.managed_fields.iter().flatten().any(|entry| {
-            entry.manager.as_deref() == Some(super::FIELD_MANAGER)
-                && entry.subresource.is_none()
-                && entry
-                    .fields_v1
-                    .as_ref()
-                    .is_some_and(|fields| fields.0.pointer("/f:spec/f:replicas").is_some())
-        });
-        Self {
-            uid: metadata.uid.clone().unwrap_or_default(),
-            resource_version: metadata.resource_version.clone().unwrap_or_default(),
-            generation: generation.and_then(|text| text.parse().ok()).unwrap_or(0),
-            is_deleting: metadata.deletion_timestamp.is_some(),
-            replicas: object.data.pointer("/spec/replicas").and_then(number),
-            owns_replicas,
-        }
-    }
-
-    /// Whether `other` is an older sight of the object of this name. Kubernetes' versions count up, across objects too.
-    fn is_newer_than(&self, other: &Self) -> bool {
-        let version = |stamp: &Self| stamp.resource_version.parse::<u64>().ok();
-        version(self) > version(other)
-    }
-}
-
-impl DeploymentStatus {
-    fn read(object: &DynamicObject, stamp: &Stamp) -> Self {
-        let status = |field: &str| object.data.get("status").and_then(|status| status.get(field));
-        let desired = stamp.replicas.unwrap_or(0);
-        let current = status("replicas").and_then(number).unwrap_or(0);
-        let ready = status("readyReplicas").and_then(number).unwrap_or(0);
-        let conditions = status("conditions").and_then(Value::as_array).into_iter().flatten();
-        let fault = conditions
-            .filter(|condition| condition["type"] == "ReplicaFailure" && condition["status"] == "True")
-            .find_map(|condition| condition["message"].as_str().map(str::to_owned));
-        Self { replicas: Replicas { desired, current, ready }, fault }
-    }
-}
-
-fn number(value: &Value) -> Option<u32> {
-    value.as_u64().and_then(|number| u32::try_from(number).ok())
 }
 
 /// Returns a hash of what people and controllers may want of an object: not of its status and bookkeeping.

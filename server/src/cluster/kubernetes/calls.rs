@@ -34,7 +34,8 @@ pub(super) struct Calls {
 
 impl Calls {
     pub fn new(limits: Limits) -> Self {
-        Self { in_flight: Semaphore::new(limits.in_flight.max(1)), limits, next: Mutex::new(stopwatch()) }
+        let next = Mutex::new(a_second_before(stopwatch()));
+        Self { in_flight: Semaphore::new(limits.in_flight.max(1)), limits, next }
     }
 
     /// Waits for a turn, makes the call, and says what went wrong with `object` in words of the trait.
@@ -75,8 +76,7 @@ impl Calls {
         };
         let now = stopwatch();
         let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
-        let earliest = now.checked_sub(Duration::from_secs(1)).unwrap_or(now);
-        let turn = (*next).max(earliest);
+        let turn = (*next).max(a_second_before(now));
         *next = turn + step;
         turn.saturating_duration_since(now)
     }
@@ -108,10 +108,79 @@ impl Calls {
     }
 }
 
+fn a_second_before(moment: Instant) -> Instant {
+    moment.checked_sub(Duration::from_secs(1)).unwrap_or(moment)
+}
+
 fn root_cause(error: &dyn std::error::Error) -> String {
     let mut cause = error;
     while let Some(deeper) = cause.source() {
         cause = deeper;
     }
     cause.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::core::response::StatusDetails;
+
+    use super::*;
+
+    fn calls(in_flight: usize, per_second: u32) -> Calls {
+        Calls::new(Limits { in_flight, per_second, timeout: Duration::from_millis(50) })
+    }
+
+    fn answer(code: u16, message: &str, retry_after_seconds: u32) -> kube::Error {
+        let details = StatusDetails {
+            name: String::new(),
+            group: String::new(),
+            kind: String::new(),
+            uid: String::new(),
+            causes: Vec::new(),
+            retry_after_seconds,
+        };
+        let status =
+            Status { code, message: message.to_owned(), details: Some(details), ..Status::default() };
+        kube::Error::Api(status.boxed())
+    }
+
+    async fn outcome(code: u16, message: &str) -> String {
+        let call = async { Err::<(), _>(answer(code, message, 0)) };
+        calls(1, 0).make("Service tms-1", call).await.expect_err("the answer is an error").to_string()
+    }
+
+    #[tokio::test]
+    async fn answers_become_words_that_a_person_can_act_on() {
+        assert_eq!(outcome(409, "modified").await, "Service tms-1 has changed meanwhile");
+        let replaced = "metadata.uid: Invalid value: field is immutable";
+        assert_eq!(outcome(422, replaced).await, "Service tms-1 has changed meanwhile");
+        let quota = "exceeded quota: services";
+        assert_eq!(
+            outcome(403, quota).await,
+            "the Kubernetes API refused Service tms-1: exceeded quota: services"
+        );
+        assert_eq!(outcome(503, "starting").await, "the Kubernetes API does not answer: starting");
+    }
+
+    #[tokio::test]
+    async fn a_call_without_an_answer_is_given_up() {
+        let outcome = calls(1, 0).make("a thing", std::future::pending::<Result<(), kube::Error>>()).await;
+        assert!(matches!(outcome, Err(ActError::Away(Some(cause))) if cause.contains("50ms")));
+    }
+
+    #[tokio::test]
+    async fn a_busy_api_server_gets_the_silence_that_it_asks_for() {
+        let calls = calls(4, 1000);
+        let busy = calls.make("a thing", async { Err::<(), _>(answer(429, "slow down", 3)) }).await;
+        assert!(matches!(busy, Err(ActError::Busy { retry_after }) if retry_after == Duration::from_secs(3)));
+        assert!(calls.turn() > Duration::from_millis(2900), "the next call waits");
+    }
+
+    #[tokio::test]
+    async fn more_calls_than_allowed_wait_for_their_turn() {
+        let calls = calls(100, 10);
+        let waits: Vec<_> = (0..30).map(|_| calls.turn()).collect();
+        assert!(waits[..10].iter().all(Duration::is_zero), "a second's worth goes at once: {waits:?}");
+        assert!(waits[29] > Duration::from_millis(1500), "the rest goes at ten a second: {waits:?}");
+    }
 }

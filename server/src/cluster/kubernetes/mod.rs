@@ -5,6 +5,7 @@ mod apply;
 mod cache;
 mod calls;
 mod discovery;
+mod live;
 mod pods;
 mod watch;
 
@@ -104,7 +105,12 @@ impl Kubernetes {
         let client = Client::try_from(config)?;
         let calls = Arc::new(Calls::new(options.limits));
         Ok(Self {
-            announcer: Announcer::start(client.clone(), &options.namespace, Arc::clone(&calls)),
+            announcer: Announcer::start(
+                client.clone(),
+                &options.namespace,
+                &options.installation,
+                Arc::clone(&calls),
+            ),
             cache: Arc::new(Cache::new(&options.installation)),
             client,
             namespace: options.namespace,

@@ -14,7 +14,7 @@ use crate::domain::lease::LeaseId;
 use crate::domain::plan::INSTALLATION_LABEL;
 
 /// Objects of one page of a list. Parsed, an object takes many times the room of its text, and a page is held at once.
-const PAGE: u32 = 50;
+const PAGE: u32 = 20;
 
 /// Who is told that a lease needs a look.
 pub type Wake = Arc<dyn Fn(LeaseId) + Send + Sync>;
