@@ -177,6 +177,16 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_call_that_can_wait_leaves_places_to_the_others() {
+        let calls = calls(4, 0);
+        let others = calls.in_flight.try_acquire_many(3).expect("nobody else calls");
+        let mut late = Box::pin(calls.make_late("an event", async { Ok(()) }));
+        assert!(futures::poll!(&mut late).is_pending(), "one place is free, but it is not for this call");
+        drop(others);
+        late.await.expect("there is room");
+    }
+
+    #[tokio::test]
     async fn more_calls_than_allowed_wait_for_their_turn() {
         let calls = calls(100, 10);
         let waits: Vec<_> = (0..30).map(|_| calls.turn()).collect();
