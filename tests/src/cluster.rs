@@ -154,13 +154,18 @@ impl Cluster {
         assert!(output.status.success(), "{fault:?} of {part:?}: {}", text(output.stderr));
     }
 
+    /// Returns the file to which the API server writes a line for each answered write, as it is answered.
+    pub fn audit_log(&self) -> &Path {
+        match &self.place {
+            Place::Folder { state, .. } => &state.audit_log,
+            Place::Existing { .. } => panic!("an existing cluster shows no audit log"),
+        }
+    }
+
     /// Returns every answered write of a user since the cluster was started, oldest first.
     pub fn writes_of(&self, user: &str) -> Vec<AuditLine> {
-        let Place::Folder { state, .. } = &self.place else {
-            panic!("an existing cluster shows no audit log")
-        };
-        self.let_audit_log_catch_up(&state.audit_log);
-        let log = fs::read_to_string(&state.audit_log).expect("the audit log is readable");
+        self.let_audit_log_catch_up(self.audit_log());
+        let log = fs::read_to_string(self.audit_log()).expect("the audit log is readable");
         let complete = log.rfind('\n').map_or("", |end| &log[..end]);
         let events = complete
             .lines()

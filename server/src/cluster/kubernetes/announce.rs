@@ -1,7 +1,8 @@
 //! Writes Kubernetes Events on the Deployment of a lease, in the background: what people see with `kubectl describe`.
-//! Best effort: when the API server cannot follow, announcements are dropped, never waited for.
+//! Best effort: calls that change something go first, and when the API server cannot follow, announcements are dropped,
+//! never waited for.
 
-use std::time::Duration;
+use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::events::v1::Event;
@@ -10,11 +11,13 @@ use kube::Client;
 use kube::api::{Api, PostParams};
 use tokio::sync::mpsc;
 
+use super::calls::Calls;
 use crate::clock::system_now;
+use crate::cluster::ActError;
 use crate::domain::lease::{Happening, Lease, State};
 
 /// Announcements that may wait.
-const CAPACITY: usize = 256;
+const CAPACITY: usize = 1024;
 /// Longest note that the API server takes, in bytes.
 const LONGEST_NOTE: usize = 1024;
 
@@ -27,15 +30,18 @@ pub(super) struct Announcer {
 
 impl Announcer {
     /// Starts publishing; ends when the announcer is dropped.
-    pub fn start(client: Client, namespace: &str, installation: &str, timeout: Duration) -> Self {
+    pub fn start(client: Client, namespace: &str, installation: &str, calls: Arc<Calls>) -> Self {
         let (queue, mut waiting) = mpsc::channel::<Event>(CAPACITY);
         let api = Api::<Event>::namespaced(client, namespace);
         tokio::spawn(async move {
             while let Some(event) = waiting.recv().await {
-                match tokio::time::timeout(timeout, api.create(&PostParams::default(), &event)).await {
-                    Ok(Ok(_)) => {}
-                    Ok(Err(error)) => tracing::warn!(%error, "an event could not be written"),
-                    Err(_) => tracing::debug!("an event could not be written in time"),
+                let create = async { api.create(&PostParams::default(), &event).await };
+                match calls.make_late("Event", create).await {
+                    Ok(_) => {}
+                    Err(error @ ActError::Refused { .. }) => {
+                        tracing::warn!(%error, "an event could not be written");
+                    }
+                    Err(error) => tracing::debug!(%error, "an event could not be written"),
                 }
             }
         });

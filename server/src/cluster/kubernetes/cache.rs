@@ -220,6 +220,10 @@ impl Seen {
         match self.objects.get_mut(&kind).filter(|_| is_same) {
             Some(known) => known.stamp = stamp,
             None => {
+                // No plan says anything of the status, and it is long.
+                if let Some(fields) = object.data.as_object_mut() {
+                    fields.remove("status");
+                }
                 let text = serde_json::to_string(&object).unwrap_or_default();
                 self.objects.insert(kind, Live { stamp, content: Content::Unread { live, text } });
             }

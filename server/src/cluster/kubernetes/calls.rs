@@ -21,6 +21,10 @@ pub struct Limits {
     pub timeout: Duration,
 }
 
+/// How often a call that can wait looks whether there is room, and for how long at most.
+const LOOKS: u32 = 100;
+const PAUSE: Duration = Duration::from_millis(100);
+
 /// A gate that every call passes.
 pub(super) struct Calls {
     in_flight: Semaphore,
@@ -46,6 +50,22 @@ impl Calls {
             Ok(answer) => answer.map_err(|error| self.explain(object, error)),
             Err(_) => Err(ActError::Away(Some(format!("no answer within {:?}", self.limits.timeout)))),
         }
+    }
+
+    /// Makes a call that can wait: not while half of the calls allowed at once are under way, unless that goes on for long.
+    pub async fn make_late<T>(
+        &self,
+        object: &str,
+        call: impl Future<Output = Result<T, kube::Error>>,
+    ) -> Result<T, ActError> {
+        let room = self.limits.in_flight.div_ceil(2);
+        for _ in 0..LOOKS {
+            if self.in_flight.available_permits() >= room {
+                break;
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        self.make(object, call).await
     }
 
     /// Returns how long to wait for the next turn, and takes it. Up to a second's worth of calls may go at once.
@@ -155,6 +175,16 @@ mod tests {
         let busy = calls.make("a thing", async { Err::<(), _>(answer(429, "slow down", 3)) }).await;
         assert!(matches!(busy, Err(ActError::Busy { retry_after }) if retry_after == Duration::from_secs(3)));
         assert!(calls.turn() > Duration::from_millis(2900), "the next call waits");
+    }
+
+    #[tokio::test]
+    async fn a_call_that_can_wait_leaves_places_to_the_others() {
+        let calls = calls(4, 0);
+        let others = calls.in_flight.try_acquire_many(3).expect("nobody else calls");
+        let mut late = Box::pin(calls.make_late("an event", async { Ok(()) }));
+        assert!(futures::poll!(&mut late).is_pending(), "one place is free, but it is not for this call");
+        drop(others);
+        late.await.expect("there is room");
     }
 
     #[tokio::test]

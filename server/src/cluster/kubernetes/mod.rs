@@ -112,7 +112,7 @@ impl Kubernetes {
                 client.clone(),
                 &options.namespace,
                 &options.installation,
-                options.limits.timeout,
+                Arc::clone(&calls),
             ),
             cache: Arc::new(Cache::new(&options.installation)),
             client,

@@ -24,6 +24,9 @@ pub(super) enum Listed {
     Complete,
 }
 
+/// Objects of one page of a list. Parsed, an object takes many times the room of its text, and a page is held at once.
+const PAGE: u32 = 20;
+
 /// Who is told that a lease needs a look.
 pub type Wake = Arc<dyn Fn(LeaseId) + Send + Sync>;
 
@@ -37,7 +40,8 @@ pub(super) async fn follow(
     wake: Wake,
     listed: watch::Sender<Listed>,
 ) {
-    let config = watcher::Config::default().labels(&format!("{INSTALLATION_LABEL}={installation}"));
+    let config =
+        watcher::Config::default().labels(&format!("{INSTALLATION_LABEL}={installation}")).page_size(PAGE);
     let mut events = std::pin::pin!(watcher(api, config).default_backoff());
     let mut fresh: BTreeSet<Key> = BTreeSet::new();
     let mut is_broken = false;
