@@ -545,10 +545,10 @@ fn tls_takes_a_certificate_with_its_key() {
     );
     assert!(refused(&tls("{certificateFile: c.pem}")).contains(": server.tls.keyFile"));
     assert!(refused(&tls("{keyFile: k.pem}")).contains(": server.tls.certificateFile"));
-    assert_snapshot!(accepted(&tls("{certificateFile: c.pem, keyFile: k.pem, clientCaFile: ''}")).1, @r"
-    values.yaml:3:55: server.tls.clientCaFile:
+    assert_snapshot!(accepted(&tls("{certificateFile: c.pem, keyFile: k.pem, clientCaFile: ''}")).1, @r#"
+    values.yaml:3:49: server.tls.clientCaFile: ""
       names no authority of clients: whoever reaches the server is anonymous, and anonymous sees and releases the leases of all
-    ");
+    "#);
     assert_snapshot!(accepted(&tls("{insecure: true}")).1, @r"
     values.yaml:3:9: server.tls.insecure: true
       listens on 0.0.0.0 without TLS: everyone on the way can read and change what is said
