@@ -44,7 +44,7 @@ impl Kubernetes {
         let dependents =
             plan.dependents.iter().map(|object| self.apply_object(lease, object, Some(&deployment.uid)));
         // All of them, whatever becomes of one: a lease can serve without its rules.
-        join_all(dependents).await.into_iter().map(|applied| applied.map(drop)).collect()
+        join_all(dependents).await.into_iter().try_for_each(|applied| applied.map(drop))
     }
 
     /// Deletes the objects of a lease: the Deployment, which takes what it owns with it, or what is there without it.

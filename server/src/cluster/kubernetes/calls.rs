@@ -48,7 +48,7 @@ impl Calls {
         tokio::time::sleep(self.turn()).await;
         match tokio::time::timeout(self.limits.timeout, call).await {
             Ok(answer) => answer.map_err(|error| self.explain(object, error)),
-            Err(_) => Err(ActError::Away(Some(format!("no answer within {:?}", self.limits.timeout)))),
+            Err(_) => Err(self.no_answer()),
         }
     }
 
@@ -84,8 +84,16 @@ impl Calls {
     fn explain(&self, object: &str, error: kube::Error) -> ActError {
         match error {
             kube::Error::Api(status) => self.explain_status(object, &status),
-            error => ActError::Away(Some(root_cause(&error))),
+            error => match root_cause(&error) {
+                // Connecting has the same time as the whole call, and may be the first to give up.
+                cause if cause == "deadline has elapsed" => self.no_answer(),
+                cause => ActError::Away(Some(cause)),
+            },
         }
+    }
+
+    fn no_answer(&self) -> ActError {
+        ActError::Away(Some(format!("no answer within {:?}", self.limits.timeout)))
     }
 
     fn explain_status(&self, object: &str, status: &Status) -> ActError {
