@@ -10,9 +10,9 @@ use tms_server::{VERSION, config, grpc, serve, telemetry};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// A list of Kubernetes objects takes much memory for a moment. This allocator gives it back.
+/// A list of Kubernetes objects takes much memory for a moment, and this allocator gives it back.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// Hands out leases of Triton Inference Server on Kubernetes.
 #[derive(Parser)]
