@@ -41,8 +41,11 @@ async fn fault(cluster: &'static Cluster, part: Part, fault: Fault) {
 /// Waits until all of these leases are ready, with nothing to complain of.
 async fn until_ready(server: &Server, ids: &[String]) {
     for id in ids {
-        let lease = server.until_state(id, LeaseState::Ready).await;
-        assert_eq!(lease.message, "", "lease {id}");
+        until(&format!("lease {id} is ready and content"), 60, async || {
+            let lease = server.lease(id).await;
+            (lease.state() == LeaseState::Ready && lease.message.is_empty()).then_some(())
+        })
+        .await;
     }
 }
 
