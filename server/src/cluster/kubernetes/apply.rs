@@ -159,7 +159,7 @@ impl Kubernetes {
             }
         };
         match self.calls.make(&format!("{} {name}", kind.as_str()), call).await {
-            Ok(None) => self.cache.forget(&(id, Subject::Object(kind), name), Some(&stamp.uid)),
+            Ok(None) => self.cache.forget(&(id, Subject::Object(kind), name), Some(stamp)),
             Ok(Some(answer)) => {
                 answer.map_left(|object| self.cache.keep(Subject::Object(kind), object));
             }
@@ -175,9 +175,13 @@ impl Kubernetes {
     /// Reads an object that is not what the cache says.
     async fn look_again(&self, id: LeaseId, kind: Kind) -> Result<(), ActError> {
         let name = id.object_name();
+        let known = self.cache.stamp(id, kind);
         match self.calls.make(&format!("{} {name}", kind.as_str()), self.api(kind).get_opt(&name)).await? {
-            Some(object) => self.cache.replace(id, kind, object),
-            None => self.cache.forget(&(id, Subject::Object(kind), name), None),
+            Some(object) => self.cache.keep_named(id, kind, object),
+            None if known.is_some() => {
+                self.cache.forget(&(id, Subject::Object(kind), name), known.as_ref());
+            }
+            None => {}
         }
         Ok(())
     }

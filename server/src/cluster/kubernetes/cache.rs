@@ -26,8 +26,8 @@ struct Seen {
     objects: BTreeMap<Kind, Live>,
     pods: BTreeMap<String, PodSeen>,
     deployment: DeploymentStatus,
-    /// UIDs of the objects deleted last, so that a late answer to an apply does not bring one back.
-    gone: BTreeMap<Kind, String>,
+    /// The objects deleted last, as they were then, so that a late answer does not bring one back.
+    gone: BTreeMap<Kind, Stamp>,
 }
 
 /// One object as it was seen.
@@ -102,17 +102,15 @@ impl Cache {
         }
     }
 
-    /// Keeps an object that was read by its name just now, whatever was known before and even where it lost its labels.
-    pub fn replace(&self, id: LeaseId, kind: Kind, object: DynamicObject) {
-        let mut leases = self.lock();
-        let seen = leases.entry(id).or_default();
-        seen.objects.remove(&kind);
-        seen.gone.remove(&kind);
-        seen.keep_object(kind, object);
+    /// Keeps an object that was read by its name, even where it lost its labels. A watch may have shown something newer
+    /// before the answer arrived.
+    pub fn keep_named(&self, id: LeaseId, kind: Kind, object: DynamicObject) {
+        self.lock().entry(id).or_default().keep_object(kind, object);
     }
 
-    /// Forgets an object that is gone, unless another of its name has taken its place.
-    pub fn forget(&self, key: &Key, uid: Option<&str>) {
+    /// Forgets an object: the one that is gone, as it was last, unless another of its name has taken its place; or
+    /// whatever it was, where a list lacks it.
+    pub fn forget(&self, key: &Key, gone: Option<&Stamp>) {
         let (id, subject, name) = key;
         let mut leases = self.lock();
         let Some(seen) = leases.get_mut(id) else { return };
@@ -120,7 +118,7 @@ impl Cache {
             Subject::Pods => {
                 seen.pods.remove(name);
             }
-            Subject::Object(kind) => seen.forget_object(*kind, uid),
+            Subject::Object(kind) => seen.forget_object(*kind, gone),
         }
         if seen.objects.is_empty() && seen.pods.is_empty() && seen.gone.is_empty() {
             leases.remove(id);
@@ -199,7 +197,9 @@ impl Seen {
 
     fn keep_object(&mut self, kind: Kind, mut object: DynamicObject) -> bool {
         let stamp = Stamp::read(&object);
-        if self.gone.get(&kind) == Some(&stamp.uid) {
+        let gone = self.gone.get(&kind).filter(|gone| gone.uid == stamp.uid);
+        // One that only lost its labels is gone for the watch, and has the version of that moment when it is read.
+        if gone.is_some_and(|gone| gone.is_newer_than(&stamp)) {
             return false;
         }
         let known = self.objects.get(&kind);
@@ -237,12 +237,14 @@ impl Seen {
         !is_same || has_status_news
     }
 
-    fn forget_object(&mut self, kind: Kind, uid: Option<&str>) {
+    fn forget_object(&mut self, kind: Kind, gone: Option<&Stamp>) {
         let Some(live) = self.objects.get(&kind) else { return };
-        if uid.is_some_and(|uid| uid != live.stamp.uid) {
+        if gone.is_some_and(|gone| gone.uid != live.stamp.uid) {
             return;
         }
-        self.gone.insert(kind, live.stamp.uid.clone());
+        if let Some(gone) = gone {
+            self.gone.insert(kind, gone.clone());
+        }
         self.objects.remove(&kind);
         if kind == Kind::Deployment {
             self.deployment = DeploymentStatus::default();
@@ -345,4 +347,54 @@ fn hash_of(substance: &impl Substance) -> u64 {
     let mut hasher = DefaultHasher::new();
     substance.feed(&mut hasher);
     hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const KEPT: Subject = Subject::Object(Kind::Deployment);
+
+    fn deployment(id: LeaseId, version: u64, ready: u32) -> DynamicObject {
+        serde_json::from_value(json!({
+            "metadata": {
+                "name": id.object_name(), "uid": "one", "resourceVersion": version.to_string(),
+                "labels": { LEASE_LABEL: id.to_string(), INSTALLATION_LABEL: "tms" },
+            },
+            "spec": { "replicas": 1 },
+            "status": { "replicas": 1, "readyReplicas": ready },
+        }))
+        .expect("it is an object")
+    }
+
+    fn ready(cache: &Cache, id: LeaseId) -> u32 {
+        cache.lock()[&id].deployment.replicas.ready
+    }
+
+    #[test]
+    fn an_answer_that_a_watch_has_overtaken_changes_nothing() {
+        let (cache, id) = (Cache::new("tms"), LeaseId::random());
+        cache.keep(KEPT, deployment(id, 8, 1));
+        cache.keep_named(id, Kind::Deployment, deployment(id, 7, 0));
+        assert_eq!(ready(&cache, id), 1);
+
+        let (key, _) = cache.keep(KEPT, deployment(id, 9, 0)).expect("it is ours");
+        cache.forget(&key, Some(&Stamp::read(&deployment(id, 10, 0))));
+        cache.keep_named(id, Kind::Deployment, deployment(id, 9, 0));
+        assert_eq!(cache.kinds(id), []);
+    }
+
+    #[test]
+    fn an_object_that_lost_its_labels_is_seen_again_when_it_is_read() {
+        let (cache, id) = (Cache::new("tms"), LeaseId::random());
+        let (key, _) = cache.keep(KEPT, deployment(id, 8, 1)).expect("it is ours");
+        // This is how a watch of labels shows it.
+        cache.forget(&key, Some(&Stamp::read(&deployment(id, 9, 1))));
+        let mut bare = deployment(id, 9, 1);
+        bare.metadata.labels = None;
+        cache.keep_named(id, Kind::Deployment, bare);
+        assert_eq!(cache.kinds(id), [Kind::Deployment]);
+    }
 }

@@ -10,6 +10,7 @@ use kube::runtime::watcher::{self, Event, watcher};
 use tokio::sync::watch;
 
 use super::cache::{Cache, Key, Subject};
+use super::live::Stamp;
 use crate::domain::lease::LeaseId;
 use crate::domain::plan::INSTALLATION_LABEL;
 
@@ -96,9 +97,8 @@ fn note(
             }
         }
         Event::Delete(object) => {
-            let uid = object.metadata.uid.clone();
             if let Some(key) = cache.key(subject, &object) {
-                cache.forget(&key, uid.as_deref());
+                cache.forget(&key, Some(&Stamp::read(&object)));
                 wake(key.0);
             }
         }
