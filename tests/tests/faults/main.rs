@@ -49,21 +49,22 @@ async fn until_ready(server: &Server, ids: &[String]) {
     }
 }
 
-/// Waits until the objects of a lease are those of its newest generation, and returns its Deployment.
+/// Waits until the objects of a lease are those of this generation, and returns its Deployment.
 async fn until_applied(world: &World, id: &str, generation: i64) -> serde_json::Value {
-    let name = format!("tms-{id}");
-    let generation = generation.to_string();
-    until(&format!("lease {id} is applied in generation {generation}"), 60, async || {
-        let objects = world.kubectl(&["get", KINDS, "--selector", &format!("tms.internal/lease-id={id}")]);
-        let objects = objects["items"].as_array().unwrap().clone();
-        let is_new = |object: &serde_json::Value| {
-            object["metadata"]["annotations"]["tms.internal/generation"] == *generation
-        };
-        let deployment = objects.iter().find(|object| object["kind"] == "Deployment")?.clone();
-        assert_eq!(deployment["metadata"]["name"], name);
-        objects.iter().all(is_new).then_some(deployment)
-    })
-    .await
+    let what = format!("lease {id} is applied in generation {generation}");
+    until(&what, 60, async || applied(world, id, generation)).await
+}
+
+/// Returns the Deployment of a lease if all of its objects are of this generation.
+fn applied(world: &World, id: &str, generation: i64) -> Option<serde_json::Value> {
+    let objects = world.kubectl(&["get", KINDS, "--selector", &format!("tms.internal/lease-id={id}")]);
+    let objects = objects["items"].as_array().unwrap();
+    let is_new = |object: &serde_json::Value| {
+        object["metadata"]["annotations"]["tms.internal/generation"] == *generation.to_string()
+    };
+    let deployment = objects.iter().find(|object| object["kind"] == "Deployment")?;
+    assert_eq!(deployment["metadata"]["name"], format!("tms-{id}"));
+    objects.iter().all(is_new).then(|| deployment.clone())
 }
 
 /// The kinds of a lease's objects, as kubectl takes them.
