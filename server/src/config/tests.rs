@@ -10,47 +10,7 @@ use crate::domain::capabilities::Capabilities;
 use crate::domain::scaling::MetricName;
 
 /// The example of the guide to autoscaling, as it stands there.
-const GUIDE: &str = "\
-server:
-  autoscaling:
-    enable: false
-    replicas:
-      default:
-        minimum: 1
-        maximum: 5
-      limits:
-        maximum: 10
-        minimum:
-          lowerBound: 1
-          upperBound: 2
-    metrics:
-      cpuUtilization:
-        allowed: false
-        enabled: false
-        threshold:
-          default: 90
-          minimum: 50
-          maximum: 100
-      gpuUtilization:
-        allowed: false
-        enabled: false
-        threshold:
-          default: 90
-          minimum: 50
-          maximum: 100
-      queueTime:
-        allowed: false
-        enabled: false
-        threshold:
-          default: 10000
-          minimum: 10000
-          maximum: 0
-    prometheus:
-      podMonitorLabels:
-        release: prometheus
-      ruleLabels:
-        release: prometheus
-";
+const GUIDE: &str = include_str!("../../../tests/guide-autoscaling.yaml");
 
 /// A directory of values files.
 struct Files(TempDir);

@@ -4,47 +4,7 @@ use crate::assert_shows;
 use crate::harness::{Place, VALUES};
 
 /// The example of TMS's guide to autoscaling, as it stands there.
-pub const GUIDE: &str = "\
-server:
-  autoscaling:
-    enable: false
-    replicas:
-      default:
-        minimum: 1
-        maximum: 5
-      limits:
-        maximum: 10
-        minimum:
-          lowerBound: 1
-          upperBound: 2
-    metrics:
-      cpuUtilization:
-        allowed: false
-        enabled: false
-        threshold:
-          default: 90
-          minimum: 50
-          maximum: 100
-      gpuUtilization:
-        allowed: false
-        enabled: false
-        threshold:
-          default: 90
-          minimum: 50
-          maximum: 100
-      queueTime:
-        allowed: false
-        enabled: false
-        threshold:
-          default: 10000
-          minimum: 10000
-          maximum: 0
-    prometheus:
-      podMonitorLabels:
-        release: prometheus
-      ruleLabels:
-        release: prometheus
-";
+pub const GUIDE: &str = include_str!("../../guide-autoscaling.yaml");
 
 /// A line of the example, what stands there instead, and the key that must be named.
 const BROKEN: [(usize, &str, &str); 36] = [
