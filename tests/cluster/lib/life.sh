@@ -109,7 +109,9 @@ end_cluster() {
   outer=$(pid_of outer) first=$(pid_of first)
   if is_ours "$outer"; then kill -KILL "$outer"; fi
   wait_until 20 have_ended "$outer" "$first" || die "process $outer or $first does not end"
-  [[ $(cat "$DIR/profile" 2>/dev/null) != node ]] || remove_control_groups
+  if [[ $(cat "$DIR/profile" 2>/dev/null) == node ]]; then
+    wait_until 10 remove_control_groups || die "something still runs in /sys/fs/cgroup/*/$(control_group)"
+  fi
   clear_state
 }
 

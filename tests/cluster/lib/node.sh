@@ -67,11 +67,11 @@ delegate_controllers() {
   for controller in $(<"$1/cgroup.controllers"); do echo "+$controller" >"$1/cgroup.subtree_control"; done
 }
 
-# From outside, when nothing runs in them any more.
+# From outside, when nothing runs in them any more. Fails while something does.
 remove_control_groups() {
-  local hierarchy
-  for hierarchy in /sys/fs/cgroup /sys/fs/cgroup/*; do
-    [[ ! -d $hierarchy/$(control_group) ]] || find "$hierarchy/$(control_group)" -depth -type d -exec rmdir {} +
+  local group
+  for group in /sys/fs/cgroup/{,*/}"$(control_group)"; do
+    [[ ! -d $group ]] || find "$group" -depth -type d -exec rmdir {} + 2>/dev/null || return 1
   done
 }
 
