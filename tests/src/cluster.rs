@@ -6,7 +6,7 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -163,6 +163,25 @@ impl Cluster {
         if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
     }
 
+    /// Runs a program of the harness inside, such as helm or ctr, as administrator. Returns what it printed, or its
+    /// complaint.
+    pub fn run(&self, program: &str, args: &[&str]) -> Result<String, String> {
+        let output = self.script("enter").arg(program).args(args).output().expect("the script runs");
+        if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
+    }
+
+    /// Starts kubectl as administrator, with its input and output piped.
+    pub fn start_kubectl(&self, args: &[&str]) -> Child {
+        let mut command = self.command("kubectl");
+        command.args(args).env("KUBECONFIG", self.kubeconfig("admin"));
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let start = || {
+            self.enter();
+            command.spawn().expect("kubectl starts")
+        };
+        std::thread::scope(|scope| scope.spawn(start).join().expect("it starts inside"))
+    }
+
     /// Breaks a part, or mends it.
     pub fn fault(&self, part: Part, fault: Fault) {
         let Place::Folder { folder, .. } = &self.place else {
@@ -183,6 +202,13 @@ impl Cluster {
 
     /// Returns every answered write of a user since the cluster was started, oldest first.
     pub fn writes_of(&self, user: &str) -> Vec<AuditLine> {
+        let mut lines = self.answers_to(user);
+        lines.retain(|line| !matches!(line.verb.as_str(), "get" | "list" | "watch"));
+        lines
+    }
+
+    /// Returns every write of a user, and of an account of a pod every request, with how it was answered.
+    pub fn answers_to(&self, user: &str) -> Vec<AuditLine> {
         self.let_audit_log_catch_up(self.audit_log());
         let log = fs::read_to_string(self.audit_log()).expect("the audit log is readable");
         let complete = log.rfind('\n').map_or("", |end| &log[..end]);

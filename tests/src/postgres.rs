@@ -13,19 +13,24 @@ use std::time::Duration;
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection};
 
+use crate::cluster::Cluster;
+
 /// Waits at its standard input for the end of the test process, then stops the server and removes its files.
 const SCRIPT: &str = r#"
 set -eu
 folder=$(mktemp -d "${TMPDIR:-/tmp}/tms-postgres.XXXXXX")
 trap 'rm -rf "$folder"' EXIT
 initdb -D "$folder/data" -U postgres -A trust -E UTF8 --no-sync >"$folder/log" 2>&1 || { cat "$folder/log" >&2; exit 1; }
-postgres -D "$folder/data" -k "$folder" -c listen_addresses= -c fsync="$1" -c max_connections=400 >>"$folder/log" 2>&1 &
+echo "host all all 10.0.0.0/8 scram-sha-256" >>"$folder/data/pg_hba.conf"
+postgres -D "$folder/data" -k "$folder" -c listen_addresses="$2" -c fsync="$1" -c max_connections=400 >>"$folder/log" 2>&1 &
 echo "$folder"
 read -r _ || true
 kill -INT $!
 wait
 "#;
 
+/// Where pods of a node reach what runs beside them.
+pub const NODE_ADDRESS: &str = "10.200.0.1";
 /// How often a starting server is tried, and the pause between.
 const ATTEMPTS: u32 = 600;
 const PAUSE: Duration = Duration::from_millis(50);
@@ -47,12 +52,45 @@ pub async fn database() -> Option<String> {
     Some(with_database(server, &name))
 }
 
+/// Where pods of a node find a PostgreSQL, and with which password.
+pub struct ForPods {
+    pub url: String,
+    pub password: &'static str,
+    /// Its standard input stays open as long as this lives.
+    _process: Child,
+}
+
+/// Starts a server with an empty database that pods of a node reach; `None` as for `database`.
+pub async fn for_pods(cluster: &Cluster) -> Option<ForPods> {
+    const PASSWORD: &str = "swordfish";
+    let Some(programs) = programs() else {
+        crate::skip("there is no PostgreSQL: neither initdb nor postgres");
+        return None;
+    };
+    let start_inside = || {
+        cluster.enter();
+        start(programs, NODE_ADDRESS)
+    };
+    let server = std::thread::scope(|scope| scope.spawn(start_inside).join()).expect("it is started inside");
+    let mut connection = connect(&server.url).await;
+    for statement in ["CREATE DATABASE tms", "ALTER ROLE postgres PASSWORD 'swordfish'"] {
+        sqlx::query(statement).execute(&mut connection).await.expect("the administrator may");
+    }
+    connection.close().await.expect("a connection closes");
+    let process = server._process.expect("it was started here");
+    Some(ForPods {
+        url: format!("postgres://postgres@{NODE_ADDRESS}:5432/tms"),
+        password: PASSWORD,
+        _process: process,
+    })
+}
+
 /// Returns the URL of the server's own database.
 fn server() -> Option<&'static str> {
     static SERVER: OnceLock<Option<Server>> = OnceLock::new();
     let server = SERVER.get_or_init(|| match env::var("TMS_TEST_POSTGRES_URL") {
         Ok(url) => Some(Server { url, _process: None }),
-        Err(_) => programs().map(start),
+        Err(_) => programs().map(|programs| start(programs, "")),
     });
     server.as_ref().map(|server| server.url.as_str())
 }
@@ -63,11 +101,12 @@ struct Server {
     _process: Option<Child>,
 }
 
-/// Starts a server. `TMS_TEST_POSTGRES_FSYNC=on` makes it sync to the disk, for measurements.
-fn start(programs: PathBuf) -> Server {
+/// Starts a server that also listens on an address, if one is given. `TMS_TEST_POSTGRES_FSYNC=on` makes it sync to the
+/// disk, for measurements.
+fn start(programs: PathBuf, address: &str) -> Server {
     let fsync = env::var("TMS_TEST_POSTGRES_FSYNC").unwrap_or_else(|_| "off".to_owned());
     let mut process = as_a_user_that_postgres_accepts()
-        .args(["sh", "-c", SCRIPT, "tms-postgres", &fsync])
+        .args(["sh", "-c", SCRIPT, "tms-postgres", &fsync, address])
         .env("PATH", path_with(programs))
         .current_dir("/")
         // Ctrl-C at the terminal must reach only the tests; the script then cleans up.

@@ -5,7 +5,8 @@ use std::sync::PoisonError;
 use tms_tests::cluster::{Cluster, Fault, Part};
 use tms_tests::models::Model;
 
-use crate::{NODE, Namespace};
+use crate::namespace::Namespace;
+use crate::{NODE, use_node};
 
 /// A Triton with the models of the claim `models`, and its Service.
 const TRITON: &str = r#"
@@ -68,6 +69,7 @@ print(client.infer("first", [given], client_timeout=10).as_numpy("OUTPUT").tolis
 
 #[test]
 fn a_real_triton_serves_a_model_in_a_pod_of_the_node() {
+    let _node = use_node();
     let Some(namespace) = Namespace::new("serves") else { return };
     namespace.cluster.claim("serves", "models", "ReadOnlyMany", |folder| {
         Model::echo("first").with("service_time_ms", "20").lay_out(folder);
@@ -104,6 +106,7 @@ spec:
 
 #[test]
 fn the_servers_image_runs_without_root_and_with_a_read_only_root_file_system() {
+    let _node = use_node();
     let Some(namespace) = Namespace::new("image") else { return };
     namespace.create(VERSION);
     let ended = ["wait", "pod/version", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=60s"];
@@ -151,6 +154,7 @@ spec:
 
 #[test]
 fn a_pod_without_root_writes_its_volume_and_is_known_to_the_apiserver() {
+    let _node = use_node();
     let Some(namespace) = Namespace::new("writes") else { return };
     namespace.create(WRITES);
     let ended = ["wait", "pod/writes", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=60s"];
