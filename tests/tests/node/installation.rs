@@ -46,7 +46,7 @@ server:
 pub struct Installation {
     pub cluster: &'static Cluster,
     pub namespace: Namespace,
-    target: String,
+    address: String,
     authority: String,
     authority_file: NamedTempFile,
     _postgres: Option<ForPods>,
@@ -107,8 +107,8 @@ impl Installation {
         let authority = field("secret/tms-tls", "{{index .data \"ca.crt\" | base64decode}}");
         let authority_file = NamedTempFile::new().expect("a temporary file can be made");
         std::fs::write(authority_file.path(), &authority).expect("a file can be written");
-        let target = format!("https://{address}:30345");
-        Some(Self { cluster, namespace, target, authority, authority_file, _postgres: postgres })
+        let address = format!("https://{address}:30345");
+        Some(Self { cluster, namespace, address, authority, authority_file, _postgres: postgres })
     }
 
     /// Changes the release by helm, and waits until the server runs so.
@@ -117,12 +117,12 @@ impl Installation {
         self.cluster.run("helm", &[command, &place].concat()).unwrap_or_else(|error| panic!("{command:?}: {error}"));
     }
 
-    /// Returns a command of tmsctl, for a thread inside the cluster's network.
-    pub fn tmsctl(&self, args: &[&str]) -> Command {
+    /// Returns a command of tmsctl, which reaches the server at `target`, for a thread inside the cluster's network.
+    pub fn tmsctl(&self, target: &str, args: &[&str]) -> Command {
         let program = tms_tests::process::program().with_file_name("tmsctl");
         assert!(program.is_file(), "{} is missing: cargo build --package tmsctl", program.display());
         let mut command = Command::new(program);
-        command.args(args).args(["--target", &self.target, "--ca"]).arg(self.authority_file.path());
+        command.args(args).args(["--target", target, "--ca"]).arg(self.authority_file.path());
         command.env("KUBECONFIG", self.cluster.kubeconfig("admin")).stdin(Stdio::null());
         command
     }
@@ -132,7 +132,7 @@ impl Installation {
         let tls = ClientTlsConfig::new()
             .ca_certificate(Certificate::from_pem(&self.authority))
             .domain_name(format!("tms.{}.svc", self.namespace.name));
-        let endpoint = Endpoint::from_shared(self.target.clone()).expect("an address");
+        let endpoint = Endpoint::from_shared(self.address.clone()).expect("an address");
         let endpoint = endpoint.tls_config(tls).expect("an authority").connect_timeout(Duration::from_secs(5));
         Client { installation: self, leases: LeaseServiceClient::new(endpoint.connect_lazy()) }
     }

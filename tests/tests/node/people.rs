@@ -1,13 +1,13 @@
 //! What a person types.
 
 use std::io::{BufRead, BufReader, Write};
-use std::process::Stdio;
+use std::process::{Child, Stdio};
 
 use tms_tests::models::Model;
 use tms_tests::server::Database;
 use tms_tests::wait::until;
 
-use crate::installation::{Client, on};
+use crate::installation::{Client, Installation, on};
 use crate::site::Store;
 
 #[test]
@@ -15,7 +15,8 @@ fn a_person_creates_a_lease_asks_it_reads_its_logs_and_releases_it() {
     on(Database::Sqlite, async |client| {
         let store = Store::start(&[Model::echo("a").with("load_time_ms", "1500")]).await;
         let models = [format!("name=a,uri={}", store.uri("a")), "name=claimed,uri=pvc://models/claimed".to_owned()];
-        let said = tmsctl(&client, &["lease", "create", "-m", &models[0], "-m", &models[1], "--enable-autoscaling"]);
+        let person = Person::of(&client);
+        let said = person.types(&["lease", "create", "-m", &models[0], "-m", &models[1], "--enable-autoscaling"]);
         println!("{said}");
         assert!(said.contains("READY"), "{said}");
         let id = said.split_whitespace().find(|word| word.len() == 32).expect("it prints the lease's id").to_owned();
@@ -29,18 +30,58 @@ fn a_person_creates_a_lease_asks_it_reads_its_logs_and_releases_it() {
         ]);
         assert!(pods.as_ref().is_ok_and(|pods| pods.contains("2/2")), "{pods:?}");
 
-        let logs = tmsctl(&client, &["lease", "logs", &id, "--container", "triton"]);
+        let logs = person.types(&["lease", "logs", &id, "--container", "triton"]);
         assert!(logs.contains("successfully loaded 'a'"), "{logs}");
-        assert!(!tmsctl(&client, &["lease", "logs", &id, "--container", "agent"]).is_empty());
-        forward(&client, &id).await;
-        tmsctl(&client, &["lease", "release", &id]);
+        assert!(!person.types(&["lease", "logs", &id, "--container", "agent"]).is_empty());
+        forward(&person, &id).await;
+        person.types(&["lease", "release", &id]);
         client.until(&id, "holds nothing", |lease| lease.closed_at.is_some()).await;
     });
 }
 
+/// Somebody at a terminal, who reaches the server as the chart's notes say: by `kubectl port-forward`.
+struct Person {
+    installation: &'static Installation,
+    forward: Child,
+    target: String,
+}
+
+impl Person {
+    fn of(client: &Client<'static>) -> Self {
+        let installation = client.installation;
+        let mut forward = installation.cluster.start_kubectl(&[
+            "port-forward", "--namespace", installation.namespace.name, "service/tms", ":30345",
+        ]);
+        let mut line = String::new();
+        let output = forward.stdout.as_mut().expect("it was piped");
+        BufReader::new(output).read_line(&mut line).expect("kubectl writes text");
+        // Forwarding from 127.0.0.1:PORT -> 30345
+        let port = line.split_once("127.0.0.1:").and_then(|(_, rest)| rest.split(' ').next());
+        let target = format!("https://localhost:{}", port.unwrap_or_else(|| panic!("no port: {line}")));
+        Self { installation, forward, target }
+    }
+
+    /// Runs tmsctl, which succeeds, and returns all that it said.
+    fn types(&self, args: &[&str]) -> String {
+        let output = self.installation.tmsctl(&self.target, args).output().expect("tmsctl starts");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let said = format!("{}{}", text(&output.stdout), text(&output.stderr));
+        assert!(output.status.success(), "{args:?}: {said}");
+        said
+    }
+}
+
+impl Drop for Person {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.forward.kill();
+        let _ = self.forward.wait();
+    }
+}
+
 /// A port of this machine answers for the lease.
-async fn forward(client: &Client<'_>, id: &str) {
-    let mut command = client.installation.tmsctl(&["lease", "port-forward", id, "18000:8000"]);
+async fn forward(person: &Person, id: &str) {
+    let mut command = person.installation.tmsctl(&person.target, &["lease", "port-forward", id, "18000:8000"]);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("tmsctl starts");
     let asked = until("the forwarded port answers", 60, async || {
         let mut stream = std::net::TcpStream::connect(("127.0.0.1", 18000)).ok()?;
@@ -51,12 +92,4 @@ async fn forward(client: &Client<'_>, id: &str) {
     assert!(asked.contains("200"), "{asked}");
     child.kill().expect("it is ours");
     child.wait().expect("it is ours");
-}
-
-/// Runs tmsctl, which succeeds, and returns all that it said.
-fn tmsctl(client: &Client<'_>, args: &[&str]) -> String {
-    let output = client.installation.tmsctl(args).output().expect("tmsctl starts");
-    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{args:?}: {said}");
-    said
 }
