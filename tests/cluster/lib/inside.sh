@@ -11,7 +11,7 @@ first_process() {
   make_network
   [[ $PROFILE != node ]] || prepare_node
   start_parts
-  make_objects
+  wait_for_objects
   [[ $PROFILE != node ]] || wait_for_images
   touch "$DIR/ready"
   # A shell that waits also reaps what its descendants leave behind.
@@ -30,16 +30,16 @@ make_network() {
   ip route add default via 10.200.0.254 dev node0
 }
 
-# The images are imported while everything else starts.
+# Images are imported while everything else starts, and objects are there before the parts that look for them.
 start_parts() {
   local part
   for part in "${PARTS[@]}"; do
     supervise "$part" &
     wait_for_part "$part"
-    if [[ $part == containerd ]]; then
-      import_images &
-      IMAGES=$!
-    fi
+    case $part in
+      containerd) import_images & IMAGES=$! ;;
+      apiserver) make_objects ;;
+    esac
   done
 }
 wait_for_images() { wait "$IMAGES" || { tail -n 5 "$DIR/log/images.log" && exit 1; }; }
@@ -50,6 +50,9 @@ make_objects() {
   [[ $PROFILE != node ]] || nodes=node.yaml
   kubectl create --validate=false -f "$HERE/manifests/rights.yaml" -f "$HERE/manifests/$nodes" \
     -f "$(part_folder operator-crds)" -f "$(part_folder keda-crds)"
+}
+
+wait_for_objects() {
   kubectl wait --for=condition=Established crd --all --timeout=30s
   kubectl wait --for=create serviceaccount/default --timeout=30s
   [[ $PROFILE != node ]] || kubectl wait --for=create "node/$NODE" --timeout=60s

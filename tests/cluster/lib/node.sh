@@ -172,13 +172,16 @@ YAML
 # There is no world outside: names of other domains do not exist.
 dns_configuration() {
   cat <<COREFILE
-.:53 {
+cluster.local:53 in-addr.arpa:53 {
   bind $NODE_ADDRESS
   errors
   ready 127.0.0.1:8181
   kubernetes cluster.local in-addr.arpa {
     kubeconfig $(kubeconfig_of system:coredns)
   }
+}
+.:53 {
+  bind $NODE_ADDRESS
   template ANY ANY . {
     rcode NXDOMAIN
   }

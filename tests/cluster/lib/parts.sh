@@ -5,7 +5,7 @@ use_profile() {
   PROFILE=$1
   case $1 in
     control-plane) PARTS=(etcd apiserver controllers scheduler kwok) ;;
-    node) PARTS=(containerd etcd apiserver controllers scheduler kubelet proxy dns gpus volumes) ;;
+    node) PARTS=(containerd etcd apiserver controllers scheduler kubelet proxy gpus volumes dns) ;;
     *) die "unknown profile $1" "profiles: control-plane, node" ;;
   esac
 }

@@ -14,7 +14,7 @@ use tms_proto::v1::{
 };
 use tms_tests::cluster::Cluster;
 use tms_tests::models;
-use tms_tests::postgres::{self, ForPods};
+use tms_tests::postgres::{self, InCluster};
 use tms_tests::server::Database;
 use tms_tests::wait::until;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
@@ -49,7 +49,7 @@ pub struct Installation {
     address: String,
     authority: String,
     authority_file: NamedTempFile,
-    _postgres: Option<ForPods>,
+    _postgres: Option<InCluster>,
 }
 
 impl Installation {
@@ -63,16 +63,14 @@ impl Installation {
             Database::Postgres => POSTGRES
                 .get_or_init(|| {
                     let cluster = Cluster::shared_node()?;
-                    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-                    let postgres = runtime.expect("a runtime").block_on(postgres::for_pods(cluster))?;
-                    Self::install("tms-postgres", Some(postgres))
+                    Self::install("tms-postgres", Some(InCluster::start(cluster)?))
                 })
                 .as_ref(),
         }
     }
 
     /// Installs TMS anew into a namespace.
-    pub fn install(name: &'static str, postgres: Option<ForPods>) -> Option<Self> {
+    pub fn install(name: &'static str, postgres: Option<InCluster>) -> Option<Self> {
         let namespace = Namespace::new(name)?;
         let cluster = namespace.cluster;
         cluster.claim(name, "models", "ReadOnlyMany", |folder| {
@@ -83,11 +81,11 @@ impl Installation {
         namespace.start_client();
         let mut values = VALUES.to_owned();
         if let Some(postgres) = &postgres {
-            let password = format!("--from-literal=password={}", postgres.password);
+            let password = format!("--from-literal=password={}", postgres::PASSWORD);
             namespace.kubectl(&["create", "secret", "generic", "database", &password]).expect("a Secret");
             values.push_str(&format!(
                 "  database: {{url: \"{}\", passwordSecret: {{name: database}}}}\n  deployment: {{replicas: 2}}\n",
-                postgres.url
+                postgres.url()
             ));
         }
         let file = NamedTempFile::new().expect("a temporary file can be made");
@@ -167,7 +165,7 @@ impl Installation {
 pub fn certificate() -> &'static CertifiedKey<rcgen::KeyPair> {
     static CERTIFICATE: OnceLock<CertifiedKey<rcgen::KeyPair>> = OnceLock::new();
     CERTIFICATE.get_or_init(|| {
-        let names = [postgres::NODE_ADDRESS.to_owned()];
+        let names = [postgres::NODE.to_owned()];
         rcgen::generate_simple_self_signed(names).expect("a certificate can be made")
     })
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use tempfile::TempDir;
 use tms_tests::models::Model;
-use tms_tests::postgres::NODE_ADDRESS;
+use tms_tests::postgres::NODE;
 use tms_tests::site::{Site, answer, file};
 
 /// Archives of models, as long as this lives.
@@ -25,7 +25,7 @@ impl Store {
         }
         let failures = Arc::<Mutex<BTreeMap<String, usize>>>::default();
         let (archives, failing) = (Arc::clone(&folder), Arc::clone(&failures));
-        let address = NODE_ADDRESS.parse().unwrap();
+        let address = NODE.parse().unwrap();
         let site = Site::https_on(address, crate::installation::certificate(), move |asked, _| {
             let name = asked.path.trim_start_matches('/');
             if let Some(left) = failing.lock().unwrap().get_mut(name).filter(|left| **left > 0) {
