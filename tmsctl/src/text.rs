@@ -392,7 +392,7 @@ mod tests {
         Ends        in 42m (2026-11-22 18:00:00 UTC)
 
         Models
-          NAME      STATE  URI                    MESSAGE
+          NAME      STATE  URI                                      MESSAGE
           resnet50  READY  pvc://models/resnet50
           ensemble  READY  https://models.example.com/ensemble.zip
 

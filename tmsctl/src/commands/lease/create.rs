@@ -295,6 +295,10 @@ mod tests {
         assert!(
             accepted_line(&lease).starts_with("Lease 3f0a9c2d4b5e46f7a8b9c0d1e2f30415 is created and ends ")
         );
-        insta::assert_snapshot!(plain(&settled_lines(&lease)), @"");
+        insta::assert_snapshot!(plain(&settled_lines(&lease)), @r"
+        Lease 3f0a9c2d4b5e46f7a8b9c0d1e2f30415 is READY at tms-3f0a9c2d4b5e46f7a8b9c0d1e2f30415.models.svc (HTTP 8000, gRPC 8001)
+        Inside the cluster:  curl -i http://tms-3f0a9c2d4b5e46f7a8b9c0d1e2f30415.models.svc:8000/v2/models/resnet50/ready
+        From here:           tmsctl lease port-forward 3f0a9c2d4b5e
+        ");
     }
 }

@@ -88,13 +88,13 @@ async fn show(replicas: &Replicas, chosen: &[String], arguments: &Arguments) -> 
             Err(error) => failures.push(unreadable(replicas, name, arguments.container, &error)),
         }
     }
-    let none_is_read = failures.len() == chosen.len();
     let failure = Failure::several(failures);
-    if let (Some(failure), false) = (&failure, none_is_read) {
-        output::say(&failure.report());
+    if followed.is_empty() {
+        return failure.map_or(Ok(()), Err);
     }
-    try_join_all(followed).await?;
-    failure.map_or(Ok(()), Err)
+    // Following takes long: what cannot be read is told at once.
+    output::say(&failure.map(|failure| failure.report()).unwrap_or_default());
+    try_join_all(followed).await.map(drop)
 }
 
 fn params(arguments: &Arguments) -> LogParams {
@@ -171,6 +171,7 @@ fn short(name: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kubernetes::testing::replicas as testing_replicas;
     use crate::testing;
 
     fn replicas(names: &[&str]) -> Vec<Replica> {
@@ -198,6 +199,42 @@ mod tests {
     #[test]
     fn a_lease_without_replicas_says_where_it_is() {
         let report = choose(&[], None, &testing::lease()).unwrap_err().report();
-        insta::assert_snapshot!(anstream::adapter::strip_str(&report).to_string(), @"");
+        insta::assert_snapshot!(anstream::adapter::strip_str(&report).to_string(), @r"
+        fatal: lease 3f0a9c2d4b5e46f7a8b9c0d1e2f30415 has no replica here; it is READY
+        hint: `tmsctl lease status 3f0a9c2d4b5e` tells why; is the kubeconfig that of its cluster? --context chooses another
+        ");
+    }
+
+    fn arguments(line: &str) -> Arguments {
+        use clap::Parser;
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            arguments: Arguments,
+        }
+        Line::try_parse_from(["logs", "3f0a"].into_iter().chain(line.split_whitespace())).unwrap().arguments
+    }
+
+    #[tokio::test]
+    async fn a_replica_without_a_log_is_told_and_the_others_are_shown() {
+        let waiting = r#"{"kind":"Status","metadata":{},"status":"Failure","reason":"BadRequest","code":400,
+            "message":"container \"triton\" in pod \"x-b\" is waiting to start: PodInitializing"}"#;
+        let replicas = testing_replicas(vec![
+            (
+                "/api/v1/namespaces/models/pods/x-a/log?&container=triton&tailLines=2",
+                200,
+                "one\ntwo".to_owned(),
+            ),
+            ("/api/v1/namespaces/models/pods/x-b/log", 400, waiting.to_owned()),
+        ])
+        .await;
+        let names = ["x-a".to_owned(), "x-b".to_owned()];
+        let failure = show(&replicas, &names, &arguments("--tail 2")).await.unwrap_err();
+        assert_eq!(failure.exit_code(), 1);
+        insta::assert_snapshot!(anstream::adapter::strip_str(&failure.report()).to_string(), @r#"
+        fatal: replica x-b has no such log: container "triton" in pod "x-b" is waiting to start: PodInitializing
+        hint: `--container agent` shows how its models are fetched and loaded
+        "#);
+        assert!(show(&replicas, &names[..1], &arguments("--tail 2")).await.is_ok());
     }
 }

@@ -283,7 +283,10 @@ mod tests {
         lease.state = v1::LeaseState::Loading.into();
         lease.message = "1 of 2 models is ready".to_owned();
         let report = anstream::adapter::strip_str(&nothing_serves(&lease).report()).to_string();
-        insta::assert_snapshot!(report, @"");
+        insta::assert_snapshot!(report, @r"
+        fatal: lease 3f0a9c2d4b5e46f7a8b9c0d1e2f30415 has no replica that is ready here; it is LOADING: 1 of 2 models is ready
+        hint: `tmsctl lease watch 3f0a9c2d4b5e` follows it; is the kubeconfig that of its cluster? --context chooses another
+        ");
     }
 
     #[test]
@@ -293,7 +296,10 @@ mod tests {
             replica: "tms-3f0a-x".to_owned(),
             ports: vec![port("127.0.0.1:8000", 8000), port("127.0.0.1:40123", 8002)],
         };
-        insta::assert_snapshot!(sentences(&forwarding), @"");
+        insta::assert_snapshot!(sentences(&forwarding), @r"
+        127.0.0.1:8000 leads to port 8000 of replica tms-3f0a-x
+        127.0.0.1:40123 leads to port 8002 of replica tms-3f0a-x
+        ");
         assert_eq!(
             lines(&forwarding),
             "127.0.0.1:8000\t8000\ttms-3f0a-x\n127.0.0.1:40123\t8002\ttms-3f0a-x\n"

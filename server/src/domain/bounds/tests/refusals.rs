@@ -82,7 +82,12 @@ fn a_place_that_is_not_allowed_says_which_are() {
         .map(|uri| (uri.rsplit('/').next().unwrap().to_owned(), (*uri).to_owned()))
         .collect();
     request.replicas = Some(3);
-    insta::assert_snapshot!(messages(&grant(&request, &bounds()).unwrap_err()), @"");
+    insta::assert_snapshot!(messages(&grant(&request, &bounds()).unwrap_err()), @r#"
+    spec.models[0].uri: the uri names the PersistentVolumeClaim "secrets", allowed are models, disk (server.modelRepositories.pvc)
+    spec.models[2].uri: the uri begins with http://, which anyone on the way can read and change: use https:// (server.modelRepositories.allowHttp)
+    spec.models[3].uri: the uri begins with file://, which is never served, since replicas see no files but their own: put the model on a PersistentVolumeClaim (pvc://) or on a web server (https://)
+    spec.models[1].uri: the uri names the PersistentVolumeClaim "disk", which pods of one node alone can mount (ReadWriteOnce): up to 3 replicas asked, 1 is allowed (server.modelRepositories.pvc[1].accessMode)
+    "#);
     let mut bounds = bounds();
     bounds.repositories.claims.clear();
     request.models.truncate(1);
@@ -434,7 +439,7 @@ fn a_request_meets_every_fault_at_once_in_words_to_act_on() {
     ask(&mut request, "gpuUtilisation", None, Some(10));
     insta::assert_snapshot!(messages(&grant(&request, &bounds()).unwrap_err()), @r#"
     spec.models[1].name: "resnet" is the name of spec.models[0] already, each model needs its own
-    spec.models[1].uri: the uri contains credentials: leave them out, a lease is readable by others
+    spec.models[1].uri: the uri contains credentials: leave them out, since others can read a lease; the administrator binds a Secret to the address (server.modelRepositories.https)
     spec.bespoke.gpus: 12 GPUs asked for each replica, at most 8 are allowed (server.resources.maximum.gpus)
     spec.bespoke.cpu: 100 CPU asked, at most 64 is allowed (server.resources.maximum.cpu)
     spec.bespoke.memory: "400m" is not a whole number of bytes; did you mean 400Mi?
