@@ -83,8 +83,12 @@ impl Replicas {
     /// Returns the replicas: those that serve first, among them the oldest.
     pub async fn list(&self) -> Result<Vec<Replica>, Failure> {
         let params = ListParams::default().labels(&format!("{LEASE_LABEL}={}", self.lease));
-        let mut pods =
-            self.pods.list(&params).await.map_err(|error| self.failure("list pods", &error))?.items;
+        let mut pods = self
+            .pods
+            .list(&params)
+            .await
+            .map_err(|error| self.failure("list pods", "list pods", &error))?
+            .items;
         pods.sort_by_key(|pod| pod.metadata.creation_timestamp.clone());
         let mut replicas: Vec<_> = pods.into_iter().map(Replica::from).collect();
         replicas.sort_by_key(|replica| !replica.serves());
@@ -94,7 +98,7 @@ impl Replicas {
     /// Opens a way to a port of a replica.
     pub async fn forward(&self, replica: &str, port: u16) -> Result<Portforwarder, Failure> {
         let opened = self.pods.portforward(replica, &[port]).await;
-        opened.map_err(|error| self.failure("create pods/portforward", &error))
+        opened.map_err(|error| self.failure("forward a port", "get and create pods/portforward", &error))
     }
 
     /// Returns the pods, for calls that have no words of their own here.
@@ -102,8 +106,8 @@ impl Replicas {
         &self.pods
     }
 
-    /// Returns an error of the Kubernetes API in words; `right` is what the call needs.
-    pub fn failure(&self, right: &str, error: &kube::Error) -> Failure {
+    /// Returns an error of the Kubernetes API in words: what was to be done, and the right that it needs.
+    pub fn failure(&self, deed: &str, right: &str, error: &kube::Error) -> Failure {
         let (code, message) = match error {
             kube::Error::Api(status) => (status.code, status.message.clone()),
             kube::Error::UpgradeConnection(UpgradeConnectionError::ProtocolSwitch(status)) => {
@@ -117,11 +121,11 @@ impl Replicas {
                     );
             }
         };
-        let failure = Failure::local(format!("the Kubernetes API refuses to {right}: {message}"));
+        let failure = Failure::local(format!("the Kubernetes API refuses to {deed}: {message}"));
         match code {
             401 => failure.hint("does the kubeconfig still know you? `kubectl auth whoami` tells"),
             403 => failure.hint(format!(
-                "you need the right to {right} in namespace {}; `kubectl auth can-i {right} -n {0}` tells",
+                "you need the right to {right} in namespace {}; `kubectl auth can-i --list -n {0}` shows yours",
                 self.namespace
             )),
             404 => failure.hint("the replica may just have gone; try again"),
@@ -241,10 +245,13 @@ mod tests {
         let listed = replicas.list().await.unwrap_err();
         insta::assert_snapshot!(plain(&listed), @r#"
         fatal: the Kubernetes API refuses to list pods: pods is forbidden: User "ada" cannot list resource "pods" in API group "" in the namespace "models"
-        hint: you need the right to list pods in namespace models; `kubectl auth can-i list pods -n models` tells
+        hint: you need the right to list pods in namespace models; `kubectl auth can-i --list -n models` shows yours
         "#);
         let Err(forwarded) = replicas.forward("old", 8000).await else { panic!("it was forwarded") };
-        insta::assert_snapshot!(plain(&forwarded), @"");
+        insta::assert_snapshot!(plain(&forwarded), @r#"
+        fatal: the Kubernetes API refuses to forward a port: pods is forbidden: User "ada" cannot list resource "pods" in API group "" in the namespace "models"
+        hint: you need the right to get and create pods/portforward in namespace models; `kubectl auth can-i --list -n models` shows yours
+        "#);
         assert_eq!(forwarded.exit_code(), 1);
     }
 
@@ -260,9 +267,9 @@ mod tests {
     async fn a_kubeconfig_that_is_not_there_is_told_with_the_flags_that_name_one() {
         let arguments = ClusterArguments { kubeconfig: Some("no/such".into()), context: None };
         let Err(failure) = arguments.replicas("3f0a", "models").await else { panic!("it was read") };
-        insta::assert_snapshot!(plain(&failure), @r"
-        fatal: there is no usable kubeconfig: No such file or directory (os error 2)
+        insta::assert_snapshot!(plain(&failure), @r#"
+        fatal: there is no usable kubeconfig: failed to read kubeconfig from '"no/such"': No such file or directory (os error 2)
         hint: --kubeconfig FILE and --context NAME say how to reach the cluster; `kubectl config view` shows yours
-        ");
+        "#);
     }
 }

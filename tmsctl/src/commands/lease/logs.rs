@@ -137,7 +137,7 @@ fn unreadable(replicas: &Replicas, name: &str, container: Container, error: &kub
                 Container::Agent => failure,
             }
         }
-        error => replicas.failure("get pods/log", error),
+        error => replicas.failure("show a log", "get pods/log", error),
     }
 }
 

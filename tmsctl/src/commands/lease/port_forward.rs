@@ -27,8 +27,8 @@ const BREATH: Duration = Duration::from_millis(200);
 /// Reach a lease from this machine: forward local ports to one of its replicas
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Needs a kubeconfig with the rights to list pods and to create pods/portforward in the namespace of the lease. Every \
-connection goes to one replica, which is named; where that goes, the next connection takes another. Ctrl-C ends it.
+Needs a kubeconfig with the rights to list pods and to get and create pods/portforward in the namespace of the lease. \
+Every connection goes to one replica, which is named; where that goes, the next connection takes another. Ctrl-C ends it.
 
 With -z: local address, port of the replica, replica.
 

@@ -91,7 +91,7 @@ fn a_place_that_is_not_allowed_says_which_are() {
     let mut bounds = bounds();
     bounds.repositories.claims.clear();
     request.models.truncate(1);
-    insta::assert_snapshot!(messages(&grant(&request, &bounds).unwrap_err()), @"");
+    insta::assert_snapshot!(messages(&grant(&request, &bounds).unwrap_err()), @r#"spec.models[0].uri: the uri names the PersistentVolumeClaim "secrets", none is allowed (server.modelRepositories.pvc)"#);
 }
 
 #[test]

@@ -73,7 +73,7 @@ fn a_lease_whose_models_one_node_alone_can_read_keeps_one_replica() {
     let mut asked = request();
     scaling(&mut asked).maximum = Some(4);
     let violations = grant_update(&lease, asked.autoscaling.as_ref(), None, None, &bounds()).unwrap_err();
-    insta::assert_snapshot!(faults(&violations), @"");
+    insta::assert_snapshot!(faults(&violations), @"autoscaling.max_replicas by server.modelRepositories.pvc[1].accessMode");
     lease.spec.models[0].uri = "s3://what/once/was".to_owned();
     assert!(update(&lease, 2).is_ok());
 }
