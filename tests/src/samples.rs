@@ -6,6 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use tms_server::domain::bounds::{GpuSource, Provider};
 use tms_server::domain::lease::{Lease, LeaseId, Model, Placement, Report, Spec, Triton};
 use tms_server::domain::plan::{Settings, render};
+use tms_server::domain::repositories::{AccessMode, Claim, Repositories};
 use tms_server::domain::scaling::{
     Autoscaling, Behavior, MetricName, PolicyKind, Scaling, ScalingPolicy, ScalingRules, SelectPolicy,
 };
@@ -21,6 +22,12 @@ pub fn settings(installation: &str) -> Settings {
         custom_annotations: BTreeMap::new(),
         pod_monitor_labels: BTreeMap::from([("release".to_owned(), "prometheus".to_owned())]),
         rule_labels: BTreeMap::from([("release".to_owned(), "prometheus".to_owned())]),
+        repositories: Repositories {
+            claims: vec![Claim { name: "models".to_owned(), access: AccessMode::ReadOnlyMany }],
+            credentials: Vec::new(),
+            allows_http: false,
+            maximum_bytes: 100 << 30,
+        },
         provider: Provider::Adapter,
         gpu_source: GpuSource::Triton,
         scrape_interval_seconds: 15,

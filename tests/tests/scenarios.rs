@@ -77,14 +77,15 @@ async fn a_lease_lives_from_acquire_to_release(world: World) {
 
     let name = format!("tms-{}", first.id);
     let expected = [
-        "Deployment",
-        "HorizontalPodAutoscaler",
-        "PodDisruptionBudget",
-        "PodMonitor",
-        "PrometheusRule",
-        "Service",
+        ("Deployment", ""),
+        ("HorizontalPodAutoscaler", ""),
+        ("PodDisruptionBudget", ""),
+        ("PodMonitor", ""),
+        ("PrometheusRule", ""),
+        ("Service", ""),
+        ("Service", "-headless"),
     ];
-    assert_eq!(world.objects(), expected.map(|kind| format!("{kind} {name}")));
+    assert_eq!(world.objects(), expected.map(|(kind, suffix)| format!("{kind} {name}{suffix}")));
 
     let released = server.release(&first.id).await.unwrap();
     assert_eq!(released.state(), LeaseState::Released);

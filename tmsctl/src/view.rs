@@ -332,7 +332,7 @@ mod tests {
               },
               {
                 "name": "ensemble",
-                "uri": "s3://models/ensemble"
+                "uri": "https://models.example.com/ensemble.zip"
               }
             ],
             "bespoke": {
@@ -415,7 +415,7 @@ mod tests {
           - name: resnet50
             uri: pvc://models/resnet50
           - name: ensemble
-            uri: s3://models/ensemble
+            uri: https://models.example.com/ensemble.zip
           bespoke:
             image: nvcr.io/nvidia/tritonserver:25.10-py3
             gpus: 1

@@ -195,7 +195,7 @@ fn files(plan: &Plan) -> BTreeMap<String, String> {
     let mut files = BTreeMap::new();
     let mut resources = String::new();
     for object in plan.objects() {
-        let name = format!("{}.yaml", object.kind.as_str().to_lowercase());
+        let name = format!("{}{}.yaml", object.kind.as_str().to_lowercase(), object.kind.suffix());
         resources.push_str(&format!("  - {name}\n"));
         files.insert(name, to_yaml(&object.body));
     }

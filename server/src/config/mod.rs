@@ -9,6 +9,7 @@ pub mod finding;
 mod labels;
 mod layer;
 mod reader;
+mod repositories;
 mod server;
 mod shape;
 #[cfg(test)]
@@ -274,13 +275,14 @@ fn config(reader: &mut Reader, password: Option<SecretString>) -> Option<Config>
     let lifetime = server::lifetime(reader);
     let leases = server::leases(reader);
     let resources = server::resources(reader);
+    let repositories = repositories::repositories(reader);
     let autoscaling = autoscaling::bounds(reader);
     let prometheus = autoscaling::prometheus(reader);
     let triton = server::triton(reader);
     let logging = server::logging(reader);
 
     let (images, autoscaling, prometheus, triton) = (images?, autoscaling?, prometheus?, triton?);
-    let leases = leases?;
+    let (leases, repositories) = (leases?, repositories?);
     if autoscaling.enabled {
         autoscaling::warn_of_labels(reader, &prometheus);
     }
@@ -293,6 +295,7 @@ fn config(reader: &mut Reader, password: Option<SecretString>) -> Option<Config>
         custom_annotations: custom_annotations?,
         pod_monitor_labels: prometheus.pod_monitor_labels,
         rule_labels: prometheus.rule_labels,
+        repositories: repositories.clone(),
         provider: autoscaling.provider,
         gpu_source: autoscaling.gpu_source,
         scrape_interval_seconds: prometheus.scrape_interval_seconds,
@@ -302,8 +305,13 @@ fn config(reader: &mut Reader, password: Option<SecretString>) -> Option<Config>
         pre_stop_seconds: triton.pre_stop_seconds,
         exit_timeout_seconds: triton.exit_timeout_seconds,
     };
-    let bounds =
-        Bounds { autoscaling, lifetime: lifetime?, resources: resources?, default_image: images.triton };
+    let bounds = Bounds {
+        autoscaling,
+        lifetime: lifetime?,
+        resources: resources?,
+        repositories,
+        default_image: images.triton,
+    };
     Some(Config {
         bounds,
         namespace: namespace?,

@@ -29,6 +29,12 @@ const FREE: [&str; 4] = [
     "server.autoscaling.prometheus.ruleLabels",
 ];
 
+/// Lists that are empty by default, and the keys of their items, which the built-in values.yaml cannot show.
+const ITEMS: [(&str, [&str; 2]); 2] = [
+    ("server.modelRepositories.pvc", ["claimName", "accessMode"]),
+    ("server.modelRepositories.https", ["targetUri", "secretName"]),
+];
+
 /// Other spellings under which guides give a key: the map, the other spelling, the key.
 const SPELLINGS: [(&str, &str, &str); 7] = [
     ("server.autoscaling", "enabled", "enable"),
@@ -47,7 +53,7 @@ const RETIRED: [(&str, &str); 6] = [
     ("images.rest", "has retired: the server has no image for HTTP of its own"),
     ("images.sidecar", "has retired: the server's own image runs beside Triton"),
     ("server.metrics", "has retired and means nothing here"),
-    ("server.modelRepositories", "is not read by this version"),
+    ("server.modelRepositories.s3", "is not read by this version, which has no object stores"),
 ];
 
 impl Shape {
@@ -66,7 +72,10 @@ impl Shape {
                 Self::Map(entries.iter().map(entry).collect())
             }
             Content::List(items) => {
-                let item = items.first().map_or(Self::Leaf, |item| Self::at(&item.value, ""));
+                let item = match ITEMS.iter().find(|(list, _)| *list == key) {
+                    Some((_, keys)) => Self::Map(keys.map(|key| (key.to_owned(), Self::Leaf)).into()),
+                    None => items.first().map_or(Self::Leaf, |item| Self::at(&item.value, "")),
+                };
                 Self::List(Box::new(item))
             }
             Content::Null | Content::Bool(_) | Content::Integer(_) | Content::Float(_) | Content::Text(_) => {

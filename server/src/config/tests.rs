@@ -289,6 +289,43 @@ fn a_broken_value_stops_the_start_with_its_key_and_rule() {
         ("server.resources.default.sharedMemory", "17Gi", "server.resources.default.memory"),
         ("server.resources.maximum.memory", "8Gi", "server.resources.default.memory"),
         ("server.resources.gpuResource", "gpu", "extended resource"),
+        ("server.modelRepositories.pvc", "models", "must be a list"),
+        ("server.modelRepositories.pvc", "[models]", "must be a map"),
+        (
+            "server.modelRepositories.pvc",
+            "[{claimName: Models, accessMode: ReadOnlyMany}]",
+            "PersistentVolumeClaim",
+        ),
+        (
+            "server.modelRepositories.pvc",
+            "[{claimName: m, accessMode: ReadWriteOncePod}]",
+            "ReadOnlyMany or ReadWriteMany",
+        ),
+        ("server.modelRepositories.pvc", "[{claimName: m}]", "accessMode\n  must be given"),
+        (
+            "server.modelRepositories.pvc",
+            "[{claimName: m, accessMode: ReadOnlyMany}, {claimName: m, accessMode: ReadWriteOnce}]",
+            "pvc[1].claimName: \"m\"\n  must not repeat server.modelRepositories.pvc[0].claimName",
+        ),
+        ("server.modelRepositories.https", "[{targetUri: h/a, secretName: Not}]", "name of a Secret"),
+        (
+            "server.modelRepositories.https",
+            "[{targetUri: 'https://h/a', secretName: s}]",
+            "without its scheme",
+        ),
+        (
+            "server.modelRepositories.https",
+            "[{targetUri: h/a/, secretName: s}, {targetUri: H/a, secretName: t}]",
+            "must not repeat",
+        ),
+        (
+            "server.modelRepositories.https",
+            "[{targetURI: h/a, secretName: s}]",
+            "did you mean server.modelRepositories.https[0].targetUri?",
+        ),
+        ("server.modelRepositories.allowHttp", "1", "true or false"),
+        ("server.modelRepositories.maximumSize", "100", "bytes"),
+        ("server.modelRepositories.maximumSize", "1048576500m", "whole bytes"),
         ("server.triton.exitTimeoutSeconds", "0", "from 1 to 3600"),
         ("server.logging.level", "verbose", "error, warn, info, debug or trace"),
         ("images.triton", "''", "image"),
@@ -354,7 +391,7 @@ global: {registry: example.com}
 images: {mongodb: mongo, rest: rest, sidecar: sidecar}
 server:
   metrics: {enabled: true}
-  modelRepositories: {https: []}
+  modelRepositories: {s3: []}
 ";
     assert_snapshot!(accepted(text).1, @r"
     values.yaml:2:1: global
@@ -367,9 +404,31 @@ server:
       has retired: the server's own image runs beside Triton
     values.yaml:5:3: server.metrics
       has retired and means nothing here
-    values.yaml:6:3: server.modelRepositories
-      is not read by this version
+    values.yaml:6:23: server.modelRepositories.s3
+      is not read by this version, which has no object stores
     ");
+}
+
+#[test]
+fn repositories_are_read_as_tms_wrote_them() {
+    let text = "
+server:
+  modelRepositories:
+    pvc:
+      - {claimName: models, accessMode: ReadWriteMany}
+    https:
+      - secretName: ngc-model-pull
+        targetUri: api.ngc.nvidia.com/v2
+    maximumSize: 1.5Gi
+";
+    let (config, warnings) = accepted(text);
+    assert_eq!(warnings, "");
+    let repositories = &config.bounds.repositories;
+    assert_eq!(repositories.claims[0].name, "models");
+    assert!(!repositories.is_for_one_node("models"));
+    assert_eq!(repositories.credentials[0].secret, "ngc-model-pull");
+    assert_eq!((repositories.allows_http, repositories.maximum_bytes), (false, 3 << 29));
+    assert_eq!(config.plan_settings(String::new()).repositories, *repositories);
 }
 
 #[test]

@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::scaling::Scaling;
 pub use super::state::{ModelState, Phase, State};
+use super::uri::without_query;
 
 /// Identity of a lease: a random UUID, printed as 32 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -136,12 +137,19 @@ pub struct Spec {
 }
 
 /// One model.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Model {
     /// Name under which Triton serves it.
     pub name: String,
-    /// Where it is fetched from.
+    /// Where it is fetched from. Its query may be a signature: it is not for a log.
     pub uri: String,
+}
+
+/// Without the query of the uri.
+impl fmt::Debug for Model {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Model").field("name", &self.name).field("uri", &without_query(&self.uri)).finish()
+    }
 }
 
 /// A Triton and what it runs on. Quantities are in Kubernetes' canonical form.

@@ -9,5 +9,7 @@ pub mod life;
 pub mod observed;
 pub mod plan;
 pub mod quantity;
+pub mod repositories;
 pub mod scaling;
 pub mod state;
+pub mod uri;

@@ -49,7 +49,7 @@ async fn every_fault_is_told_at_once() {
     field: request_id: a request id has 1 to 64 characters of printable ASCII
     field: spec.lifetime: a lifetime cannot be negative
     field: spec.models[0].name: "/" is not a model name: 1 to 128 of A-Z a-z 0-9 _ . - are, beginning with a letter, a digit or an underscore
-    field: spec.models[0].uri: the uri has no scheme: write it in full, such as https://models.example.com/resnet.tar.gz
+    field: spec.models[0].uri: the uri has no scheme: write it in full, such as https://models.example.com/resnet.tar.gz or pvc://claim/resnet
     field: spec.labels["-"]: "-" is not a label key: at most 63 of A-Z a-z 0-9 _ . - are, with a letter or digit at both ends, after an optional domain and a slash
     "#);
     let listed = server.leases().await.list(v1::ListRequest::default()).await.unwrap().into_inner();

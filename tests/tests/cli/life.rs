@@ -241,7 +241,7 @@ fn a_dry_run_creates_nothing_and_prints_what_would_be_written() {
     let kinds: Vec<_> = planned.lines().filter(|line| line.starts_with("kind: ")).collect();
     assert_eq!(
         kinds.join(", ").replace("kind: ", ""),
-        "Deployment, Service, HorizontalPodAutoscaler, PodMonitor, PrometheusRule, PodDisruptionBudget"
+        "Deployment, Service, Service, HorizontalPodAutoscaler, PodMonitor, PrometheusRule, PodDisruptionBudget"
     );
     assert_eq!(person.tmsctl("lease list -z --all").done(), "");
 

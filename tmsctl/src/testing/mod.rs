@@ -34,7 +34,7 @@ pub fn lease() -> Lease {
         spec: Some(LeaseSpec {
             models: vec![
                 model("resnet50", "pvc://models/resnet50"),
-                model("ensemble", "s3://models/ensemble"),
+                model("ensemble", "https://models.example.com/ensemble.zip"),
             ],
             bespoke: Some(BespokeTriton {
                 image: "nvcr.io/nvidia/tritonserver:25.10-py3".into(),

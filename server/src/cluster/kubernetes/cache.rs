@@ -65,21 +65,28 @@ impl Cache {
         let key = self.key(subject, &object)?;
         let mut leases = self.lock();
         let seen = leases.entry(key.0).or_default();
-        let is_news = match subject {
+        let is_news = match key.1 {
             Subject::Pods => seen.keep_pod(&key.2, object),
             Subject::Object(kind) => seen.keep_object(kind, object),
         };
         Some((key, is_news))
     }
 
-    /// Returns the key of an object of this installation; objects of a lease are named after it.
+    /// Returns the key of an object of this installation; objects of a lease are named after it, so that the name tells
+    /// two of one resource apart.
     pub fn key(&self, subject: Subject, object: &DynamicObject) -> Option<Key> {
         let labels = object.metadata.labels.as_ref()?;
         let id: LeaseId = labels.get(LEASE_LABEL)?.parse().ok()?;
         let name = object.metadata.name.clone()?;
         let is_ours = labels.get(INSTALLATION_LABEL) == Some(&self.installation);
-        let is_named = subject == Subject::Pods || name == id.object_name();
-        (is_ours && is_named).then_some((id, subject, name))
+        let subject = match subject {
+            Subject::Pods => Subject::Pods,
+            Subject::Object(watched) => {
+                let mut kinds = Kind::ALL.into_iter().filter(|kind| kind.shares_resource(watched));
+                Subject::Object(kinds.find(|kind| kind.object_name(id) == name)?)
+            }
+        };
+        is_ours.then_some((id, subject, name))
     }
 
     /// Whether an object was seen and holds everything that its plan says.
@@ -133,16 +140,16 @@ impl Cache {
         }
     }
 
-    /// Returns the keys of everything of a subject, to be compared with a new list.
+    /// Returns the keys of everything that a watch of a subject sees, to be compared with a new list.
     pub fn keys(&self, subject: Subject) -> BTreeSet<Key> {
         let leases = self.lock();
         let names = |(id, seen): (&LeaseId, &Seen)| -> Vec<Key> {
             match subject {
                 Subject::Pods => seen.pods.keys().map(|name| (*id, subject, name.clone())).collect(),
-                Subject::Object(kind) if seen.objects.contains_key(&kind) => {
-                    vec![(*id, subject, id.object_name())]
+                Subject::Object(watched) => {
+                    let kinds = seen.objects.keys().filter(|kind| kind.shares_resource(watched));
+                    kinds.map(|kind| (*id, Subject::Object(*kind), kind.object_name(*id))).collect()
                 }
-                Subject::Object(_) => Vec::new(),
             }
         };
         leases.iter().flat_map(names).collect()
@@ -384,6 +391,28 @@ mod tests {
         cache.forget(&key, Some(&Stamp::read(&deployment(id, 10, 0))));
         cache.keep_named(id, Kind::Deployment, deployment(id, 9, 0));
         assert_eq!(cache.kinds(id), []);
+    }
+
+    #[test]
+    fn one_watch_tells_the_two_services_of_a_lease_apart() {
+        let (cache, id) = (Cache::new("tms"), LeaseId::random());
+        let watched = Subject::Object(Kind::Service);
+        let service = |name: String| {
+            let mut service = deployment(id, 8, 0);
+            (service.metadata.uid, service.metadata.name) = (Some(name.clone()), Some(name));
+            service
+        };
+        let [plain, headless] =
+            [Kind::Service, Kind::HeadlessService].map(|kind| service(kind.object_name(id)));
+        let (key, _) = cache.keep(watched, plain.clone()).expect("it is ours");
+        let (headless_key, _) = cache.keep(watched, headless).expect("it is ours");
+        assert_eq!(cache.kinds(id), [Kind::Service, Kind::HeadlessService]);
+        assert_eq!(cache.keys(watched), BTreeSet::from([key.clone(), headless_key]));
+        assert_eq!(cache.keys(KEPT), BTreeSet::new());
+
+        cache.forget(&key, Some(&Stamp::read(&plain)));
+        assert_eq!(cache.kinds(id), [Kind::HeadlessService]);
+        assert!(cache.key(watched, &service(format!("{}-other", id.object_name()))).is_none());
     }
 
     #[test]

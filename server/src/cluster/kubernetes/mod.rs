@@ -131,6 +131,8 @@ impl Kubernetes {
         let is_served = |kind: &Kind| match kind {
             Kind::PodMonitor => capabilities.pod_monitor,
             Kind::PrometheusRule => capabilities.prometheus_rule,
+            // The watch of Services sees it.
+            Kind::HeadlessService => false,
             Kind::Deployment | Kind::Service | Kind::HorizontalPodAutoscaler | Kind::PodDisruptionBudget => {
                 true
             }

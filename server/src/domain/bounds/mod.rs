@@ -6,6 +6,7 @@ mod behavior;
 mod findings;
 mod grant;
 pub(crate) mod image;
+mod models;
 pub(crate) mod names;
 mod placement;
 mod request;
@@ -20,6 +21,7 @@ pub use self::request::{
     AutoscalingRequest, BehaviorRequest, MetricRequest, Request, ScalingRulesRequest, TritonRequest,
 };
 use super::lease::LifetimeBounds;
+use super::repositories::Repositories;
 use super::scaling::{Behavior, MetricName};
 
 /// What leases may ask for, as the administrator decided.
@@ -31,6 +33,8 @@ pub struct Bounds {
     pub lifetime: LifetimeBounds,
     /// Resources of a replica.
     pub resources: ResourceBounds,
+    /// Places that models come from.
+    pub repositories: Repositories,
     /// Triton image of a lease that names none.
     pub default_image: String,
 }

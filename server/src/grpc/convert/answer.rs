@@ -97,6 +97,11 @@ pub fn bounds(bounds: &Bounds) -> v1::BoundsResponse {
             gpu_resource: bounds.resources.gpu_resource.clone(),
         }),
         default_image: bounds.default_image.clone(),
+        repositories: Some(v1::RepositoryBounds {
+            claims: bounds.repositories.claims.iter().map(|claim| claim.name.clone()).collect(),
+            http_allowed: bounds.repositories.allows_http,
+            maximum_bytes: bounds.repositories.maximum_bytes,
+        }),
     }
 }
 

@@ -3,7 +3,7 @@ use proptest::option;
 use proptest::prelude::*;
 
 use super::*;
-use crate::domain::lease::{Toleration, Triton};
+use crate::domain::lease::{Model, Toleration, Triton};
 use crate::domain::quantity::Quantity;
 
 /// A word that is valid in some place, or any text.
@@ -28,7 +28,8 @@ fn word() -> impl Strategy<Value = String> {
         "nvidia.com/gpu",
         "nvidia.com/mig-1g.5gb",
         "nvidia.com/gpu.shared",
-        "s3://b/vllm",
+        "https://b/vllm",
+        "pvc://disk/a",
         "https://u:p@h",
         "{}",
         r#"{"podAffinity":{"x":1}}"#,
@@ -111,7 +112,7 @@ prop_compose! {
 
 prop_compose! {
     fn wild_requests()(
-        models in vec((prop_oneof![3 => "[a-z]{1,4}", 1 => word()], prop_oneof![3 => Just("s3://b/m".to_owned()), 1 => word()]), 0..4),
+        models in vec((prop_oneof![3 => "[a-z]{1,4}", 1 => word()], prop_oneof![3 => Just("https://b/m".to_owned()), 1 => Just("pvc://disk/m".to_owned()), 1 => word()]), 0..4),
         triton in prop_oneof![1 => Just(TritonRequest::default()), 1 => triton()],
         replicas in option::weighted(0.3, number()),
         autoscaling in option::of(autoscaling()),
@@ -217,6 +218,8 @@ fn assert_within(spec: &Spec, bounds: &Bounds) {
     }
     assert!((bounds.lifetime.minimum..=bounds.lifetime.maximum).contains(&spec.lifetime));
     assert!((1..=64).contains(&spec.models.len()));
+    let needs_one_node = |model: &Model| model.uri.starts_with("pvc://disk/");
+    assert!(spec.scaling.maximum() == 1 || !spec.models.iter().any(needs_one_node));
     assert!(
         spec.scaling.minimum() <= spec.scaling.maximum()
             && spec.scaling.maximum() <= bounds.autoscaling.maximum

@@ -132,7 +132,9 @@ proptest! {
         let deployment = &plan.deployment.body["spec"];
         prop_assert_eq!(&deployment["selector"]["matchLabels"], &expected);
         prop_assert!(covers(&deployment["template"]["metadata"]["labels"], &expected));
-        prop_assert_eq!(&find(&plan, Kind::Service).unwrap()["spec"]["selector"], &expected);
+        for kind in [Kind::Service, Kind::HeadlessService] {
+            prop_assert_eq!(&find(&plan, kind).unwrap()["spec"]["selector"], &expected);
+        }
         for kind in [Kind::PodMonitor, Kind::PodDisruptionBudget] {
             prop_assert_eq!(&find(&plan, kind).unwrap()["spec"]["selector"]["matchLabels"], &expected);
         }
@@ -145,7 +147,7 @@ proptest! {
             prop_assert_eq!(&body["apiVersion"], &kind.api_version());
             prop_assert_eq!(&body["kind"], kind.as_str());
             let metadata = &body["metadata"];
-            prop_assert_eq!(&metadata["name"], &lease.id.object_name());
+            prop_assert_eq!(&metadata["name"], &kind.object_name(lease.id));
             prop_assert_eq!(&metadata["namespace"], &lease.namespace);
             prop_assert_eq!(&metadata["labels"][LEASE_LABEL], &lease.id.to_string());
             prop_assert_eq!(&metadata["labels"][INSTALLATION_LABEL], &settings.installation);
@@ -157,6 +159,9 @@ proptest! {
         }
         let order: Vec<_> = plan.objects().map(|object| object.kind).collect();
         prop_assert!(order.is_sorted());
+        let names: std::collections::BTreeSet<_> =
+            plan.objects().map(|object| (object.body["kind"].to_string(), object.body["metadata"]["name"].to_string())).collect();
+        prop_assert_eq!(names.len(), order.len());
     }
 
     #[test]
@@ -275,7 +280,12 @@ fn nothing_is_emitted_that_the_cluster_does_not_serve() {
     let capabilities = Capabilities { pod_monitor: false, prometheus_rule: false, ..Capabilities::assumed() };
     let kinds: Vec<_> =
         plan(&lease, &settings(), &capabilities).objects().map(|object| object.kind).collect();
-    let expected =
-        [Kind::Deployment, Kind::Service, Kind::HorizontalPodAutoscaler, Kind::PodDisruptionBudget];
+    let expected = [
+        Kind::Deployment,
+        Kind::Service,
+        Kind::HeadlessService,
+        Kind::HorizontalPodAutoscaler,
+        Kind::PodDisruptionBudget,
+    ];
     assert_eq!(kinds, expected);
 }
