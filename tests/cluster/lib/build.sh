@@ -6,7 +6,7 @@ GO_ENVIRONMENT=(GOCACHE="$CACHE/go/build" GOMODCACHE="$CACHE/go/mod" GOFLAGS='' 
 # The parts of a profile; a larger profile begins with the smaller one.
 parts_of() {
   case $1 in
-    control-plane) echo kubernetes etcd kwok grpcurl promtool operator-crds keda-crds ;;
+    control-plane) echo kubernetes etcd kwok grpcurl helm promtool operator-crds keda-crds ;;
     *) die "unknown profile $1" "profiles: control-plane" ;;
   esac
 }
@@ -15,6 +15,7 @@ parts_of() {
 part_kubernetes() { go_build kubernetes "$1" k8s.io/kubernetes/cmd/{kube-apiserver,kube-controller-manager,kube-scheduler,kubectl}; }
 part_etcd() { go_build etcd "$1/etcd" go.etcd.io/etcd/server/v3; }
 part_grpcurl() { go_build grpcurl "$1" github.com/fullstorydev/grpcurl/cmd/grpcurl; }
+part_helm() { go_build helm "$1" helm.sh/helm/v4/cmd/helm; }
 # Without the tag, the clients of every cloud are compiled in.
 part_promtool() { go_build prometheus "$1" -tags remove_all_sd github.com/prometheus/prometheus/cmd/promtool; }
 part_kwok() {
