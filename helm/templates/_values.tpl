@@ -74,7 +74,7 @@ default is false, so true is what somebody wrote.
 {{- range splitList "." . }}
 {{- $path = printf "%s.%s" $path . | trimPrefix "." }}
 {{- if or (not (hasKey $found .)) (kindIs "invalid" (get $found .)) }}
-{{- fail (printf "%s: null takes a default away from the chart; remove the line to have it" $path) }}
+{{- fail (printf "%s: its default is missing: null, or --reuse-values from an older chart, took it away" $path) }}
 {{- end }}
 {{- $found = get $found . }}
 {{- end }}

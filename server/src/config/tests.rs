@@ -300,7 +300,7 @@ fn a_broken_value_stops_the_start_with_its_key_and_rule() {
         ("server.deployment.replicas", "2", "SQLite"),
         ("server.deployment.imagePullPolicy", "Sometimes", "Always, IfNotPresent or Never"),
         ("server.deployment.resources.limits.cpu", "much", "quantity"),
-        ("server.deployment.podLabels", "{tms.internal/x: y}", "belongs to TMS"),
+        ("server.deployment.podLabels", "{tms.internal/x: one}", "belongs to TMS"),
         ("server.deployment.tolerations", "[gpu]", "must be a map"),
         ("server.persistence.size", "big", "quantity"),
         ("images.triton", "''", "image"),

@@ -49,7 +49,8 @@ fn it_is_for_every_name_of_the_service_and_those_that_are_added() {
 #[tokio::test]
 async fn clients_that_know_its_authority_believe_the_server_under_each_of_its_names() {
     let Some(helm) = Helm::new() else { return };
-    let rendered = helm.template("server: {tls: {additionalNames: [tms.example.com, 192.168.49.2]}}").unwrap();
+    let rendered =
+        helm.template("server: {tls: {additionalNames: [tms.example.com, 192.168.49.2]}}").unwrap();
     let folder = TempDir::new().unwrap();
     unpack(rendered.one("Secret"), folder.path());
     let values = format!(

@@ -44,7 +44,7 @@ spec:
         serde_json::from_str(&self.kubectl(&["get", object, "--output=json"])).unwrap()
     }
 
-    /// Kinds and names of what there is, but for what Kubernetes puts into every namespace, and for pods.
+    /// Kinds and names of what there is, but for pods, and for what Kubernetes puts into every namespace.
     fn objects(&self) -> Vec<String> {
         let kinds = "deployments,services,configmaps,secrets,serviceaccounts,roles,rolebindings,persistentvolumeclaims,\
                      poddisruptionbudgets,networkpolicies";
@@ -104,6 +104,39 @@ fn a_release_is_installed_upgraded_rolled_back_and_leaves_its_leases() {
 
     place.helm(&helm, &[&["install", "tms", CHART], &wait[..]].concat()).unwrap();
     assert_eq!(place.get("persistentvolumeclaim/tms-leases")["metadata"]["uid"], file["metadata"]["uid"]);
+}
+
+#[test]
+fn a_release_moves_from_its_file_to_postgresql_and_back() {
+    let (Some(helm), Some(cluster)) = (Helm::new(), Cluster::shared()) else { return };
+    let place = Place::new(cluster);
+    let wait = ["--wait", "--timeout=60s"];
+    place.helm(&helm, &[&["install", "tms", CHART], &wait[..]].concat()).unwrap();
+    let example = Helm::example("postgresql");
+    place.helm(&helm, &[&["upgrade", "tms", CHART, "--values", &example], &wait[..]].concat()).unwrap();
+    let deployment = place.get("deployment/tms");
+    assert_eq!(deployment["spec"]["strategy"]["type"], "RollingUpdate");
+    assert_eq!(deployment["status"]["readyReplicas"], 2);
+    let mut objects = place.objects();
+    objects.retain(|object| !object.starts_with("secret/sh.helm.release"));
+    // The file stays, in case of a way back.
+    assert_eq!(
+        objects,
+        [
+            "configmap/tms",
+            "deployment.apps/tms",
+            "networkpolicy.networking.k8s.io/tms",
+            "persistentvolumeclaim/tms-leases",
+            "poddisruptionbudget.policy/tms",
+            "role.rbac.authorization.k8s.io/tms",
+            "rolebinding.rbac.authorization.k8s.io/tms",
+            "service/tms",
+            "serviceaccount/tms"
+        ]
+    );
+    place.helm(&helm, &[&["rollback", "tms", "1"], &wait[..]].concat()).unwrap();
+    let strategy = place.get("deployment/tms")["spec"]["strategy"].clone();
+    assert_eq!(strategy, serde_json::json!({"type": "Recreate"}));
 }
 
 #[test]

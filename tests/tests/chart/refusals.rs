@@ -118,9 +118,9 @@ fn what_no_pod_could_run_with_is_refused_with_what_to_do() {
         ),
         ("server.database.passwordFile", "/password", "name a Secret in server.database.passwordSecret"),
         ("server.cluster.kubeconfig", "/kubeconfig", "uses its ServiceAccount"),
-        ("server.tls", "~", "server.tls: null takes a default away"),
-        ("server", "~", "server: null takes a default away"),
-        ("images.server", "~", "images.server: null takes a default away"),
+        ("server.tls", "~", "server.tls: its default is missing"),
+        ("server", "~", "server: its default is missing"),
+        ("images.server", "~", "images.server: its default is missing"),
     ];
     for (key, value, expected) in cases {
         let refusal = helm.template(&setting(key, value)).expect_err(key);
