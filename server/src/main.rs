@@ -39,6 +39,8 @@ enum Command {
         #[arg(value_name = "FILE")]
         values: Vec<PathBuf>,
     },
+    /// Prints the JSON Schema of values.yaml.
+    Schema,
     /// Prints the version.
     Version,
 }
@@ -61,6 +63,10 @@ async fn obey(command: Command) -> anyhow::Result<ExitCode> {
             let report = config::check::check(&values, config::environment());
             report.write(&mut stdout(), &mut stderr())?;
             Ok(report.exit_code().into())
+        }
+        Command::Schema => {
+            print!("{}", config::schema::schema());
+            Ok(ExitCode::SUCCESS)
         }
         Command::Version => {
             println!("{VERSION}");

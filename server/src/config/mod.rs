@@ -3,19 +3,24 @@
 
 mod autoscaling;
 mod capabilities;
+mod chart;
 pub mod check;
+mod demand;
 mod environment;
 pub mod finding;
 mod labels;
 mod layer;
 mod reader;
 mod repositories;
+mod scalar;
+pub mod schema;
 mod server;
 mod shape;
 #[cfg(test)]
 mod tests;
 
 use std::net::SocketAddr;
+use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -45,6 +50,8 @@ pub struct Config {
     pub namespace: Option<String>,
     /// Where the server answers.
     pub listen: Listen,
+    /// Port on which health alone is answered, without TLS; `None` is nowhere.
+    pub health_port: Option<NonZeroU16>,
     /// Where leases are kept.
     pub database: Database,
     /// Where the objects of leases go.
@@ -280,6 +287,8 @@ fn config(reader: &mut Reader, password: Option<SecretString>) -> Option<Config>
     let prometheus = autoscaling::prometheus(reader);
     let triton = server::triton(reader);
     let logging = server::logging(reader);
+    let health = server::health(reader);
+    chart::check(reader);
 
     let (images, autoscaling, prometheus, triton) = (images?, autoscaling?, prometheus?, triton?);
     let (leases, repositories) = (leases?, repositories?);
@@ -316,6 +325,7 @@ fn config(reader: &mut Reader, password: Option<SecretString>) -> Option<Config>
         bounds,
         namespace: namespace?,
         listen: listen?,
+        health_port: health?,
         database: database?,
         cluster: cluster?,
         leases,

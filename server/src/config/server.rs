@@ -2,6 +2,7 @@
 //! resources, logging.
 
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -83,6 +84,16 @@ pub(super) fn listen(reader: &mut Reader) -> Option<Listen> {
         reader.warn("server.tls.clientCaFile", problem.to_owned(), None);
     }
     Some(Listen { address: SocketAddr::new(address, port?), tls })
+}
+
+/// Reads the port of health.
+pub(super) fn health(reader: &mut Reader) -> Option<Option<NonZeroU16>> {
+    let (key, api_key) = ("server.apiService.healthPort", "server.apiService.port");
+    let port = reader.small(key, 0..=65535)?;
+    if port != 0 && reader.small(api_key, 0..=65535) == Some(port) {
+        return reader.fault(key, format!("must be another port than {api_key}"), None);
+    }
+    Some(u16::try_from(port).ok().and_then(NonZeroU16::new))
 }
 
 fn port(reader: &mut Reader, service: Option<ServiceType>) -> Option<u16> {

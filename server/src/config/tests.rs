@@ -2,6 +2,7 @@ use std::path::PathBuf;
 
 use insta::assert_snapshot;
 use secrecy::ExposeSecret;
+use serde_json::json;
 use tempfile::TempDir;
 
 use super::*;
@@ -120,6 +121,7 @@ fn the_defaults_are_valid_without_a_warning() {
     assert_eq!(warnings, "");
     assert_eq!(config.listen.address.to_string(), "127.0.0.1:30345");
     assert_eq!(config.database.url, "sqlite://tms.db");
+    assert_eq!(config.health_port, None);
     assert_eq!(config.cluster.kind, ClusterKind::Manifests { directory: "manifests".into() });
     assert_eq!(config.cluster.call_timeout, Duration::from_secs(10));
     assert_eq!(config.bounds.lifetime.default, SignedDuration::from_hours(1));
@@ -328,6 +330,16 @@ fn a_broken_value_stops_the_start_with_its_key_and_rule() {
         ("server.modelRepositories.maximumSize", "1048576500m", "whole bytes"),
         ("server.triton.exitTimeoutSeconds", "0", "from 1 to 3600"),
         ("server.logging.level", "verbose", "error, warn, info, debug or trace"),
+        ("server.apiService.healthPort", "30345", "server.apiService.port"),
+        ("server.tls.secretName", "No_name", "name of an object"),
+        ("server.tls.additionalNames", "[a b]", "host name"),
+        ("server.database.passwordSecret.key", "''", "empty"),
+        ("server.deployment.replicas", "2", "SQLite"),
+        ("server.deployment.imagePullPolicy", "Sometimes", "Always, IfNotPresent or Never"),
+        ("server.deployment.resources.limits.cpu", "much", "quantity"),
+        ("server.deployment.podLabels", "{tms.internal/x: one}", "belongs to TMS"),
+        ("server.deployment.tolerations", "[gpu]", "must be a map"),
+        ("server.persistence.size", "big", "quantity"),
         ("images.triton", "''", "image"),
         ("images.secrets", "pull", "must be a list"),
         ("kubernetes.namespace", "TMS", "namespace"),
@@ -781,4 +793,84 @@ fn check_ends_well_where_there_are_only_warnings() {
     let (code, out, err) = printed("global: {}");
     assert_eq!((code, out.as_str()), (0, "ok, with 1 warning\n"));
     assert!(err.starts_with("warning: "), "{err}");
+}
+
+/// The schema at a key, whose list items are written `list[]`.
+fn schema_at(key: &str) -> serde_json::Value {
+    let mut found: serde_json::Value = serde_json::from_str(&schema::schema()).unwrap();
+    for part in key.split('.') {
+        let (name, items) = part.strip_suffix("[]").map_or((part, false), |name| (name, true));
+        found = found["properties"][name].clone();
+        if items {
+            found = found["items"].clone();
+        }
+    }
+    found
+}
+
+#[test]
+fn the_schema_of_the_chart_is_the_one_that_the_server_prints() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../helm/values.schema.json");
+    assert!(
+        std::fs::read_to_string(path).unwrap() == schema::schema(),
+        "cargo run --package tms-server -- schema > helm/values.schema.json"
+    );
+}
+
+#[test]
+fn the_schema_demands_what_the_reader_demands() {
+    let cases = [
+        ("server.apiService.port", json!({"type": "integer", "minimum": 0, "maximum": 65535})),
+        ("server.apiService.address", json!({"type": "string", "pattern": "^[0-9a-fA-F.:]+$"})),
+        ("server.logging.format", json!({"type": "string", "enum": ["text", "json"]})),
+        ("server.tls.insecure", json!({"type": "boolean"})),
+        ("images.server", json!({"type": "string", "minLength": 1})),
+        ("kubernetes.partOf", json!({"type": "string"})),
+        (
+            "server.autoscaling.metrics.queueTime.threshold.maximum",
+            json!({"type": "integer", "minimum": 0, "maximum": 9_223_372_036_854_775_i64}),
+        ),
+        // The spelling of the guides, beside that of values.yaml.
+        ("server.autoscaling.metrics.queueTime.enable", json!({"type": "boolean"})),
+        // Null is its default.
+        (
+            "server.autoscaling.behavior.scaleUp.tolerance",
+            json!({"type": ["number", "null"], "minimum": 0, "maximum": 1}),
+        ),
+        (
+            "server.autoscaling.behavior.scaleUp.policies[].value",
+            json!({"type": "integer", "minimum": 1, "maximum": i32::MAX}),
+        ),
+        (
+            "server.autoscaling.prometheus.ruleLables",
+            json!({"type": "object", "additionalProperties": {"type": ["string", "null"]}}),
+        ),
+        // A list that is empty by default.
+        ("server.tls.additionalNames[]", json!({"type": "string", "minLength": 1})),
+        ("server.deployment.tolerations[]", json!({"type": "object"})),
+        ("images.rest", json!({"description": "has retired: the server has no image for HTTP of its own"})),
+    ];
+    for (key, expected) in cases {
+        assert_eq!(schema_at(key), expected, "{key}");
+    }
+    for map in ["server", "server.apiService", "server.autoscaling.behavior.scaleUp.policies[]"] {
+        assert_eq!(schema_at(map)["additionalProperties"], json!(false), "{map}");
+    }
+}
+
+#[test]
+fn every_key_of_the_schema_is_read_by_the_server() {
+    fn unread(schema: &serde_json::Value, key: &str, found: &mut Vec<String>) {
+        for (name, below) in schema["properties"].as_object().into_iter().flatten() {
+            let key = shape::join(key, name);
+            let is_known = below.get("type").is_some() || below.get("description").is_some();
+            if !is_known {
+                found.push(key.clone());
+            }
+            unread(below, &key, found);
+        }
+    }
+    let mut found = Vec::new();
+    unread(&serde_json::from_str(&schema::schema()).unwrap(), "", &mut found);
+    assert_eq!(found, [""; 0]);
 }

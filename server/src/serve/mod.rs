@@ -63,10 +63,12 @@ pub enum ServeError {
     #[error("cannot use the cluster (server.cluster)")]
     Cluster(#[from] ConnectError),
     /// The address cannot be listened on.
-    #[error("cannot listen on {address} (server.apiService.{})", listen_key(source))]
+    #[error("cannot listen on {address} ({})", listen_key(*key, source))]
     Listen {
         /// The address.
         address: SocketAddr,
+        /// The key to change, where only one can be meant.
+        key: Option<&'static str>,
         /// Why not.
         source: io::Error,
     },
@@ -142,7 +144,7 @@ pub async fn start(config: &Config, clock: Clock) -> Result<Running, ServeError>
         wake: Box::new(waker.clone()),
         stop: stop.clone(),
     };
-    let answering = answer(&config.listen, services).await?;
+    let answering = answer(&config.listen, config.health_port, services).await?;
     tracing::info!(
         version = crate::VERSION,
         address = %answering.address(),
@@ -326,11 +328,11 @@ fn database_kind(store: &Store) -> &'static str {
 }
 
 /// Returns the key that has to change where an address cannot be listened on.
-fn listen_key(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied => "port",
-        _ => "address",
-    }
+fn listen_key(key: Option<&'static str>, error: &io::Error) -> &'static str {
+    key.unwrap_or(match error.kind() {
+        io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied => "server.apiService.port",
+        _ => "server.apiService.address",
+    })
 }
 
 /// Writes the address in one step, so that whoever waits for the file reads all of it.

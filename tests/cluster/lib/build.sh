@@ -6,7 +6,7 @@ GO_ENVIRONMENT=(GOCACHE="$CACHE/go/build" GOMODCACHE="$CACHE/go/mod" GOFLAGS='' 
 # The parts of a profile; a larger profile begins with the smaller one.
 parts_of() {
   case $1 in
-    control-plane) echo kubernetes etcd kwok grpcurl promtool operator-crds keda-crds ;;
+    control-plane) echo kubernetes etcd kwok grpcurl helm promtool operator-crds keda-crds ;;
     node) echo "$(parts_of control-plane)" kubernetes-node containerd runc coredns images ;;
     *) die "unknown profile $1" "profiles: control-plane, node" ;;
   esac
@@ -22,6 +22,7 @@ part_coredns() { go_build coredns "$1/coredns" github.com/coredns/coredns; }
 part_images() { make_images "$1"; }
 part_etcd() { go_build etcd "$1/etcd" go.etcd.io/etcd/server/v3; }
 part_grpcurl() { go_build grpcurl "$1" github.com/fullstorydev/grpcurl/cmd/grpcurl; }
+part_helm() { go_build helm "$1" helm.sh/helm/v4/cmd/helm; }
 # Without the tag, the clients of every cloud are compiled in.
 part_promtool() { go_build prometheus "$1" -tags remove_all_sd github.com/prometheus/prometheus/cmd/promtool; }
 part_kwok() {

@@ -107,7 +107,7 @@ impl Server {
             stop: stop.clone(),
         };
         let listen = Listen { address: (Ipv4Addr::LOCALHOST, 0).into(), tls: wishes.tls };
-        let answering = answer(&listen, services).await.unwrap();
+        let answering = answer(&listen, None, services).await.unwrap();
         let address = answering.address();
         Self { store, clock, woken, stop, answering: Some(answering), address, _folder: folder }
     }
