@@ -1,6 +1,7 @@
 //! Scenarios of TMS over real parts. What several test files share is here.
 
 pub mod cluster;
+pub mod pod;
 pub mod postgres;
 pub mod process;
 pub mod random;

@@ -22,7 +22,7 @@ use crate::cluster::{Act, Cluster, Observe};
 use crate::config::{ClusterKind, Config, NoPassword, check_capabilities};
 use crate::domain::lease::LeaseId;
 use crate::grpc::{self, Services, chain};
-use crate::reconcile::{self, Reconciler, Waker};
+use crate::reconcile::{self, Reconciler, Renewal, Waker};
 use crate::store::{self, Store, StoreError};
 
 /// Passes under way at once.
@@ -123,9 +123,14 @@ pub async fn start(config: &Config, clock: Clock) -> Result<Running, ServeError>
     let cluster = cluster(config, &store, &namespace, &waker).await?;
     let stop = CancellationToken::new();
 
+    let renewal = config.bounds.automatic_renewal.map(|renewal| Renewal {
+        look_interval: renewal.look_interval,
+        maximum: config.bounds.lifetime.maximum,
+    });
     let options = reconcile::Options {
         plan: settings.clone(),
-        load_timeout: config.leases.load_timeout,
+        deadlines: config.deadlines(),
+        renewal,
         passes: PASSES,
         sweep_interval: config.cluster.sweep_interval,
     };
@@ -218,7 +223,7 @@ async fn open(config: &Config, clock: &Clock) -> Result<Store, ServeError> {
     let options = store::Options {
         url: config.database.url.clone(),
         password: config.database.password()?,
-        load_timeout: config.leases.load_timeout,
+        deadlines: config.deadlines(),
         maximum_per_owner: config.leases.maximum_per_owner.unwrap_or(0),
     };
     Ok(Store::open(&options, clock).await?)

@@ -90,7 +90,7 @@ impl Server {
         let options = Options {
             url: format!("sqlite://{}", folder.path().join("tms.db").display()),
             password: None,
-            load_timeout: SignedDuration::from_mins(30),
+            deadlines: config.deadlines(),
             maximum_per_owner: wishes.maximum_per_owner,
         };
         let store = Store::open(&options, &clock).await.unwrap();
