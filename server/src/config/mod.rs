@@ -51,6 +51,8 @@ pub struct Config {
     pub cluster: Cluster,
     /// Limits on leases besides their lifetimes.
     pub leases: Leases,
+    /// Where the figures of the server are served; `None` for nowhere.
+    pub metrics: Option<SocketAddr>,
     /// What is logged, and how.
     pub logging: Logging,
     /// Settings of plans, but for the installation, which the database knows.
@@ -289,6 +291,7 @@ fn config(reader: &mut Reader, password: Option<SecretString>) -> Option<Config>
     let autoscaling = autoscaling::bounds(reader);
     let prometheus = autoscaling::prometheus(reader);
     let triton = server::triton(reader);
+    let metrics = server::metrics(reader);
     let logging = server::logging(reader);
 
     let (images, autoscaling, prometheus, triton) = (images?, autoscaling?, prometheus?, triton?);
@@ -335,6 +338,7 @@ fn config(reader: &mut Reader, password: Option<SecretString>) -> Option<Config>
         database: database?,
         cluster,
         leases,
+        metrics: metrics?,
         logging: logging?,
         plan,
     })

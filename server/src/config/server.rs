@@ -333,6 +333,18 @@ pub(super) fn triton(reader: &mut Reader) -> Option<Triton> {
     Some(Triton { pre_stop_seconds: pre_stop_seconds?, exit_timeout_seconds: exit_timeout_seconds? })
 }
 
+/// Reads where the figures are served, or nothing where they are not.
+pub(super) fn metrics(reader: &mut Reader) -> Option<Option<SocketAddr>> {
+    let is_enabled = reader.boolean("server.metrics.enabled");
+    let key = "server.metrics.listen";
+    let listen = reader.text(key)?.parse();
+    if listen.is_err() {
+        let problem = "must be an IP address and a port, such as 0.0.0.0:30346 or [::]:30346".to_owned();
+        reader.fault::<()>(key, problem, None);
+    }
+    Some(is_enabled?.then_some(listen.ok()?))
+}
+
 pub(super) fn logging(reader: &mut Reader) -> Option<Logging> {
     let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
     let levels = [

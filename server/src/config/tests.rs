@@ -315,6 +315,9 @@ fn a_broken_value_stops_the_start_with_its_key_and_rule() {
         ("server.resources.maximum.memory", "8Gi", "server.resources.default.memory"),
         ("server.resources.gpuResource", "gpu", "extended resource"),
         ("server.triton.exitTimeoutSeconds", "0", "from 1 to 3600"),
+        ("server.metrics.enabled", "1", "true or false"),
+        ("server.metrics.listen", "localhost:1", "IP address and a port"),
+        ("server.metrics.listen", "0.0.0.0:65536", "IP address and a port"),
         ("server.logging.level", "verbose", "error, warn, info, debug or trace"),
         ("images.triton", "''", "image"),
         ("images.secrets", "pull", "must be a list"),
@@ -378,7 +381,7 @@ fn keys_that_have_retired_only_warn() {
 global: {registry: example.com}
 images: {mongodb: mongo, rest: rest, sidecar: sidecar}
 server:
-  metrics: {enabled: true}
+  metrics: {enabled: true, reportingWindow: 1m, minimumVisibility: high}
   modelRepositories: {https: []}
 ";
     assert_snapshot!(accepted(text).1, @r"
@@ -390,8 +393,10 @@ server:
       has retired: the server has no image for HTTP of its own
     values.yaml:3:38: images.sidecar
       has retired: the server's own image runs beside Triton
-    values.yaml:5:3: server.metrics
-      has retired and means nothing here
+    values.yaml:5:28: server.metrics.reportingWindow
+      has retired: the figures are counters, and whoever reads them chooses the window
+    values.yaml:5:49: server.metrics.minimumVisibility
+      has retired: all figures are served
     values.yaml:6:3: server.modelRepositories
       is not read by this version
     ");

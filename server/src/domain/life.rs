@@ -212,6 +212,7 @@ impl Lease {
         self.report.message = self.reason_of_end().to_owned();
         for model in self.report.models.iter_mut().filter(|model| model.state != ModelState::Failed) {
             model.state = ModelState::Unloaded;
+            (model.downloaded_bytes, model.total_bytes) = (None, None);
         }
         Some(Happening { reason: "Closed", message: "its objects are gone".to_owned() })
     }

@@ -80,7 +80,8 @@ mod tests {
     fn a_lease_is_used_when_a_counter_moves() {
         let lease = ready_lease();
         let mut usage = Usage::since(second(0));
-        let cases: [(&[(&str, Option<u64>)], bool, &str); 9] = [
+        type Counts = &'static [(&'static str, Option<u64>)];
+        let cases: [(Counts, bool, &str); 9] = [
             (&[], false, "no pods"),
             (&[("a", Some(0))], false, "a new pod that served nothing"),
             (&[("a", Some(3))], true, "requests"),

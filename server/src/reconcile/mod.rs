@@ -19,6 +19,7 @@ use crate::cluster::{Cluster, Sight};
 use crate::domain::lease::LeaseId;
 use crate::domain::life::Deadlines;
 use crate::domain::plan::Settings;
+use crate::metrics::Metrics;
 use crate::store::{Store, StoreError};
 
 /// Leases read at a time by the sweep and by the clock.
@@ -38,6 +39,8 @@ pub struct Options {
     pub deadlines: Deadlines,
     /// Renewal by use; `None` where use is not observed.
     pub renewal: Option<Renewal>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
     /// Passes under way at once.
     pub passes: usize,
     /// Time between two full sweeps.

@@ -103,7 +103,7 @@ impl Reconciler {
             Step::Report(report) => {
                 let is_written = self.change(lease.id, |lease| lease.observe(report.clone())).await?;
                 if is_written && is_first_start(lease, &report) {
-                    log_cold_start(lease, &observed, now);
+                    self.tell_cold_start(lease, &observed, now);
                 }
             }
             Step::Expire => drop(self.change(lease.id, |lease| lease.expire(now)).await?),
@@ -166,6 +166,22 @@ impl Reconciler {
         Err(error.into())
     }
 
+    /// Tells where the first start of a lease went.
+    fn tell_cold_start(&self, lease: &Lease, observed: &Observed, now: Timestamp) {
+        let Some(start) = cold_start(lease, observed, now) else { return };
+        self.options.metrics.count_cold_start(&start);
+        let ms = |part: Option<SignedDuration>| part.and_then(|part| i64::try_from(part.as_millis()).ok());
+        tracing::info!(
+            lease.id = %lease.id,
+            cold_start.scheduled_ms = ms(start.scheduled),
+            cold_start.fetched_ms = ms(start.fetched),
+            cold_start.loaded_ms = ms(start.loaded),
+            cold_start.ready_ms = ms(start.ready),
+            duration_ms = ms(Some(start.total)),
+            "the first start is over"
+        );
+    }
+
     async fn give_notice(&self, id: LeaseId, now: Timestamp) -> Result<(), PassError> {
         self.change(id, |lease| lease.notice(&self.options.deadlines.notices, now)).await.map(drop)
     }
@@ -204,21 +220,6 @@ impl Reconciler {
 
 fn is_first_start(lease: &Lease, report: &Report) -> bool {
     lease.report.first_ready_at.is_none() && report.first_ready_at.is_some() && report.phase == Phase::Ready
-}
-
-/// Tells where the first start of a lease went.
-fn log_cold_start(lease: &Lease, observed: &Observed, now: Timestamp) {
-    let Some(start) = cold_start(lease, observed, now) else { return };
-    let ms = |part: Option<SignedDuration>| part.and_then(|part| i64::try_from(part.as_millis()).ok());
-    tracing::info!(
-        lease.id = %lease.id,
-        cold_start.scheduled_ms = ms(start.scheduled),
-        cold_start.fetched_ms = ms(start.fetched),
-        cold_start.loaded_ms = ms(start.loaded),
-        cold_start.ready_ms = ms(start.ready),
-        duration_ms = ms(Some(start.total)),
-        "the first start is over"
-    );
 }
 
 fn is_deployment(object: &str) -> bool {

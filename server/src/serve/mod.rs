@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -22,6 +23,7 @@ use crate::cluster::{Act, Cluster, Observe};
 use crate::config::{ClusterKind, Config, NoPassword, check_capabilities};
 use crate::domain::lease::LeaseId;
 use crate::grpc::{self, Services, chain};
+use crate::metrics::{self, Metrics};
 use crate::reconcile::{self, Reconciler, Renewal, Waker};
 use crate::store::{self, Store, StoreError};
 
@@ -65,6 +67,14 @@ pub enum ServeError {
     /// The address cannot be listened on.
     #[error("cannot listen on {address} (server.apiService.{})", listen_key(source))]
     Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The address of the figures cannot be listened on.
+    #[error("cannot listen on {address} (server.metrics.listen)")]
+    ListenMetrics {
         /// The address.
         address: SocketAddr,
         /// Why not.
@@ -127,10 +137,12 @@ pub async fn start(config: &Config, clock: Clock) -> Result<Running, ServeError>
         look_interval: renewal.look_interval,
         maximum: config.bounds.lifetime.maximum,
     });
+    let metrics = Arc::new(Metrics::new());
     let options = reconcile::Options {
         plan: settings.clone(),
         deadlines: config.deadlines(),
         renewal,
+        metrics: Arc::clone(&metrics),
         passes: PASSES,
         sweep_interval: config.cluster.sweep_interval,
     };
@@ -158,6 +170,10 @@ pub async fn start(config: &Config, clock: Clock) -> Result<Running, ServeError>
     );
 
     let mut parts = JoinSet::new();
+    let metrics_address = match config.metrics {
+        Some(address) => Some(serve_metrics(address, metrics, &stop, &mut parts).await?),
+        None => None,
+    };
     let until_stop = stop.clone();
     let config = config.clone();
     parts.spawn(async move {
@@ -170,7 +186,7 @@ pub async fn start(config: &Config, clock: Clock) -> Result<Running, ServeError>
         until_stop.run_until_cancelled(follow_clock(&followed, &clock)).await;
         "clock"
     });
-    Ok(Running { store, waker, answering, parts, stop })
+    Ok(Running { store, waker, answering, metrics_address, parts, stop })
 }
 
 /// A server that runs.
@@ -178,6 +194,7 @@ pub struct Running {
     store: Store,
     waker: Waker,
     answering: Answering,
+    metrics_address: Option<SocketAddr>,
     parts: JoinSet<&'static str>,
     stop: CancellationToken,
 }
@@ -186,6 +203,11 @@ impl Running {
     /// The address that it listens on.
     pub fn address(&self) -> SocketAddr {
         self.answering.address()
+    }
+
+    /// The address on which it serves its figures, if it does.
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.metrics_address
     }
 
     /// Its database.
@@ -300,6 +322,29 @@ async fn cluster(config: &Config, store: &Store, namespace: &str, waker: &Waker)
             Ok(Held::Kubernetes(Arc::new(Kubernetes::connect(options, wake).await?)))
         }
     }
+}
+
+/// Begins to serve the figures, and returns where.
+async fn serve_metrics(
+    address: SocketAddr,
+    metrics: Arc<Metrics>,
+    stop: &CancellationToken,
+    parts: &mut JoinSet<&'static str>,
+) -> Result<SocketAddr, ServeError> {
+    let refused = |source| ServeError::ListenMetrics { address, source };
+    let listener = TcpListener::bind(address).await.map_err(refused)?;
+    let address = listener.local_addr().map_err(refused)?;
+    tracing::info!(%address, "serves its figures");
+    let until_stop = stop.clone();
+    parts.spawn(async move {
+        // Whoever reads them at the end of the server reads them elsewhere later: nothing waits for that.
+        let serving = axum::serve(listener, metrics::router(metrics));
+        if let Some(Err(error)) = until_stop.run_until_cancelled(serving.into_future()).await {
+            tracing::error!(error = chain(&error), "the figures are served no more");
+        }
+        "metrics"
+    });
+    Ok(address)
 }
 
 async fn namespace(config: &Config) -> Result<String, ServeError> {

@@ -96,7 +96,6 @@ mod tests {
         let asked = get(address, "/status", Duration::from_millis(500), 10);
         let served = async {
             server.await;
-            drop(listener);
             std::future::pending::<()>().await;
         };
         tokio::select! {

@@ -273,7 +273,7 @@ mod tests {
         assert_eq!(seen.models, []);
         let start =
             [seen.start.scheduled_at, seen.start.fetched_at, seen.start.loaded_at, seen.start.ready_at];
-        let second = |second| Some(at(1_767_225_600 + second));
+        let second = |second: i64| Some(at(1_767_225_600 + second));
         assert_eq!(start, [second(1), None, Some(at(7)), second(9)]);
 
         pods.keep("a", pod("2", false));
