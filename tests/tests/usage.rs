@@ -13,6 +13,7 @@ use tms_tests::cluster::Cluster;
 use tms_tests::pod::Pod;
 use tms_tests::server::{Database, Server, Target, VALUES, World, spec, timestamp};
 use tms_tests::wait::{inside, until};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// Runs a scenario on the shared cluster.
 fn on_kubernetes<F: Future<Output = ()>>(database: Database, scenario: impl FnOnce(World) -> F + Send) {
@@ -164,9 +165,9 @@ fn an_acquire_tells_the_progress_of_each_model_in_steps_and_all_of_them_at_last(
         pod.tell(fetching(0, ""));
         play_kubelet(&world, &name, &status(&pod.address(), false));
 
-        let mut told = Vec::new();
+        let mut told: Vec<String> = Vec::new();
         let mut hear = async |until: &str| {
-            while told.last().is_none_or(|last| last != until) {
+            while !std::mem::take(&mut told).iter().any(|line| line == until) {
                 let message = stream.message().await.unwrap().expect("the stream goes on");
                 for model in message.models {
                     let bytes = model.downloaded_bytes.map(|bytes| format!(" {bytes}")).unwrap_or_default();
@@ -215,8 +216,16 @@ fn an_agent_that_cannot_be_reached_makes_progress_coarser_and_no_more() {
         let lease = server.acquire(on_unmanaged(spec())).await.unwrap();
         let name = pods(&world, &lease, 1).await.remove(0);
         play_kubelet(&world, &name, &status("127.0.99.99", false));
-        let loading = server.until_state(&lease.id, LeaseState::Loading).await;
-        assert_eq!((loading.models[0].state(), loading.message.as_str()), (ModelState::Loading, ""));
+        let fetching = server.until_state(&lease.id, LeaseState::Loading).await;
+        assert_eq!((fetching.models[0].state(), fetching.message.as_str()), (ModelState::Pending, ""));
+        let mut fetched = status("127.0.99.99", false);
+        fetched["conditions"][1]["status"] = json!("True");
+        play_kubelet(&world, &name, &fetched);
+        until("the model is loading", 30, async || {
+            let lease = server.lease(&lease.id).await;
+            (lease.models[0].state() == ModelState::Loading).then_some(())
+        })
+        .await;
         play_kubelet(&world, &name, &status("127.0.99.99", true));
         server.until_state(&lease.id, LeaseState::Ready).await;
         end(&world, server, &lease).await;
@@ -371,4 +380,36 @@ fn notices_of_the_end_are_kubernetes_events_and_a_renewal_brings_them_again() {
         server.until_closed(&lease.id).await;
         server.stop().await;
     });
+}
+
+#[test]
+fn where_a_first_start_went_is_among_the_figures_of_the_server() {
+    on_kubernetes(Database::Sqlite, async |mut world| {
+        world.values =
+            world.values.replace("server:", "server:\n  metrics: {enabled: true, listen: '127.0.0.1:0'}");
+        let server = world.start().await;
+        let lease = server.acquire(spec()).await.unwrap();
+        server.until_state(&lease.id, LeaseState::Ready).await;
+        let address = server.running.metrics_address().expect("the figures are served");
+        let page = until("the start is counted", 30, async || {
+            let page = get(address, "/metrics").await;
+            page.contains("tms_replica_cold_start_seconds_count{stage=\"ready\"} 1").then_some(page)
+        })
+        .await;
+        assert!(page.contains("content-type: application/openmetrics-text"), "{page}");
+        assert!(get(address, "/").await.starts_with("HTTP/1.1 404"));
+        server.release(&lease.id).await.unwrap();
+        server.until_closed(&lease.id).await;
+        server.stop().await;
+    });
+}
+
+/// Returns the whole answer to a GET.
+async fn get(address: std::net::SocketAddr, path: &str) -> String {
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
 }

@@ -69,26 +69,26 @@ fn seen(name: &str, phase: Phase, observed: &Observed) -> ModelReport {
         Phase::Pending | Phase::Provisioning | Phase::Asleep | Phase::Written => plain(ModelState::Pending),
         Phase::Ready => plain(ModelState::Ready),
         Phase::Degraded if observed.replicas.ready > 0 => {
-            let failed = observed.pods.iter().filter_map(|pod| of_pod(name, pod));
+            let failed = observed.pods.iter().map(|pod| of_pod(name, pod));
             failed.min_by_key(progress).filter(is_failed).unwrap_or_else(|| plain(ModelState::Ready))
         }
         Phase::Loading | Phase::Degraded => {
-            let all = observed.pods.iter().filter_map(|pod| of_pod(name, pod));
+            let all = observed.pods.iter().map(|pod| of_pod(name, pod));
             all.min_by_key(progress).unwrap_or_else(|| plain(ModelState::Loading))
         }
     }
 }
 
-/// Returns where a model is in one replica; nothing where that replica does not say.
-fn of_pod(name: &str, pod: &PodSeen) -> Option<ModelReport> {
-    if pod.is_ready {
-        return Some(ModelReport::new(name, ModelState::Ready, ""));
-    }
-    match pod.models.iter().find(|model| model.name == name) {
-        Some(model) => Some(model.clone()),
-        None if pod.is_running => None,
-        None => Some(ModelReport::new(name, ModelState::Pending, "")),
-    }
+/// Returns where a model is in one replica, as far as that is known.
+fn of_pod(name: &str, pod: &PodSeen) -> ModelReport {
+    let state = match pod.models.iter().find(|model| model.name == name) {
+        _ if pod.is_ready => ModelState::Ready,
+        Some(model) => return model.clone(),
+        // Triton starts once all models are laid out.
+        None if pod.start.fetched_at.is_some() => ModelState::Loading,
+        None => ModelState::Pending,
+    };
+    ModelReport::new(name, state, "")
 }
 
 fn is_failed(model: &ModelReport) -> bool {
@@ -109,9 +109,12 @@ fn progress(model: &ModelReport) -> (u8, u64) {
 
 #[cfg(test)]
 mod tests {
+    use jiff::Timestamp;
+
     use super::*;
     use crate::domain::lease::Replicas;
     use crate::domain::observed::Objects;
+    use crate::domain::start::Start;
 
     fn downloading(downloaded: u64, total: Option<u64>, message: &str) -> ModelReport {
         ModelReport {
@@ -142,15 +145,19 @@ mod tests {
     fn the_least_advanced_replica_counts() {
         let loading = ModelReport::new("bert", ModelState::Loading, "");
         let failed = ModelReport::new("bert", ModelState::Failed, "corrupt");
+        let start = Start { fetched_at: Some(Timestamp::UNIX_EPOCH), ..Start::default() };
+        let fetched = PodSeen { start, ..pod(true, &[]) };
         let fetching = |bytes| pod(true, &[downloading(bytes, Some(100), "")]);
         let cases = [
             (Phase::Loading, vec![fetching(50), fetching(20)], "Downloading 20"),
             (Phase::Loading, vec![fetching(50), pod(true, &[loading])], "Downloading 50"),
             (Phase::Loading, vec![fetching(50), ready()], "Downloading 50"),
             (Phase::Loading, vec![fetching(50), pod(false, &[])], "Pending"),
-            (Phase::Loading, vec![fetching(50), pod(true, &[])], "Downloading 50"),
+            (Phase::Loading, vec![fetching(50), pod(true, &[])], "Pending"),
+            (Phase::Loading, vec![fetching(50), fetched.clone()], "Downloading 50"),
+            (Phase::Loading, vec![fetched], "Loading"),
             (Phase::Loading, vec![fetching(50), pod(true, std::slice::from_ref(&failed))], "Failed corrupt"),
-            (Phase::Loading, vec![pod(true, &[])], "Loading"),
+            (Phase::Loading, vec![pod(true, &[])], "Pending"),
             (Phase::Provisioning, vec![pod(false, &[])], "Pending"),
             (Phase::Ready, vec![ready(), fetching(50)], "Ready"),
             (Phase::Degraded, vec![ready(), fetching(50)], "Ready"),

@@ -1,6 +1,7 @@
 //! Puts the parts of a server together: [`start`] wires store, cluster, reconciler and gRPC, [`serve`] keeps them running
 //! until it is told to stop.
 
+mod figures;
 mod listener;
 mod tls;
 
@@ -10,7 +11,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -23,7 +23,7 @@ use crate::cluster::{Act, Cluster, Observe};
 use crate::config::{ClusterKind, Config, NoPassword, check_capabilities};
 use crate::domain::lease::LeaseId;
 use crate::grpc::{self, Services, chain};
-use crate::metrics::{self, Metrics};
+use crate::metrics::Metrics;
 use crate::reconcile::{self, Reconciler, Renewal, Waker};
 use crate::store::{self, Store, StoreError};
 
@@ -171,7 +171,7 @@ pub async fn start(config: &Config, clock: Clock) -> Result<Running, ServeError>
 
     let mut parts = JoinSet::new();
     let metrics_address = match config.metrics {
-        Some(address) => Some(serve_metrics(address, metrics, &stop, &mut parts).await?),
+        Some(address) => Some(figures::serve(address, metrics, &stop, &mut parts).await?),
         None => None,
     };
     let until_stop = stop.clone();
@@ -322,29 +322,6 @@ async fn cluster(config: &Config, store: &Store, namespace: &str, waker: &Waker)
             Ok(Held::Kubernetes(Arc::new(Kubernetes::connect(options, wake).await?)))
         }
     }
-}
-
-/// Begins to serve the figures, and returns where.
-async fn serve_metrics(
-    address: SocketAddr,
-    metrics: Arc<Metrics>,
-    stop: &CancellationToken,
-    parts: &mut JoinSet<&'static str>,
-) -> Result<SocketAddr, ServeError> {
-    let refused = |source| ServeError::ListenMetrics { address, source };
-    let listener = TcpListener::bind(address).await.map_err(refused)?;
-    let address = listener.local_addr().map_err(refused)?;
-    tracing::info!(%address, "serves its figures");
-    let until_stop = stop.clone();
-    parts.spawn(async move {
-        // Whoever reads them at the end of the server reads them elsewhere later: nothing waits for that.
-        let serving = axum::serve(listener, metrics::router(metrics));
-        if let Some(Err(error)) = until_stop.run_until_cancelled(serving.into_future()).await {
-            tracing::error!(error = chain(&error), "the figures are served no more");
-        }
-        "metrics"
-    });
-    Ok(address)
 }
 
 async fn namespace(config: &Config) -> Result<String, ServeError> {
