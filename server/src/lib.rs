@@ -6,6 +6,7 @@ pub mod cluster;
 pub mod config;
 pub mod domain;
 pub mod grpc;
+pub mod metrics;
 pub mod reconcile;
 pub mod serve;
 pub mod store;

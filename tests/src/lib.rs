@@ -3,6 +3,7 @@
 pub mod cluster;
 pub mod models;
 pub mod node;
+pub mod pod;
 pub mod postgres;
 pub mod process;
 pub mod random;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 use tms_server::domain::bounds::{GpuSource, Provider};
-use tms_server::domain::lease::{Lease, LeaseId, Model, Placement, Report, Spec, Triton};
+use tms_server::domain::lease::{Lease, LeaseId, Model, Placement, Report, Spec, Tenure, Triton};
 use tms_server::domain::plan::{Settings, render};
 use tms_server::domain::repositories::{AccessMode, Claim, Repositories};
 use tms_server::domain::scaling::{
@@ -81,6 +81,7 @@ pub fn lease(namespace: &str, scaling: Scaling, settings: &Settings) -> Lease {
         scaling,
         lifetime: SignedDuration::from_hours(1),
         labels: BTreeMap::new(),
+        automatic_renewal: None,
     };
     let now: Timestamp = tms_server::clock::system_now();
     Lease {
@@ -91,6 +92,7 @@ pub fn lease(namespace: &str, scaling: Scaling, settings: &Settings) -> Lease {
         deployment: render(id, namespace, &spec, settings),
         created_at: now,
         expires_at: now + spec.lifetime,
+        tenure: Tenure::starting(now),
         end: None,
         generation: 1,
         version: 1,

@@ -7,16 +7,17 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What each module of the server may use of the others. `main` and `serve` wire everything.
-const ARROWS: [(&str, &[&str]); 9] = [
+const ARROWS: [(&str, &[&str]); 10] = [
     ("domain", &[]),
     ("clock", &[]),
     ("auth", &["domain"]),
     ("config", &["domain"]),
     ("telemetry", &["config"]),
+    ("metrics", &["domain"]),
     ("store", &["clock", "domain"]),
     ("cluster", &["clock", "domain"]),
     ("grpc", &["auth", "clock", "domain", "store"]),
-    ("reconcile", &["clock", "cluster", "domain", "store"]),
+    ("reconcile", &["clock", "cluster", "domain", "metrics", "store"]),
 ];
 
 /// Crates that reach outside; the domain uses none of them.

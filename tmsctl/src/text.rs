@@ -4,7 +4,7 @@ use anstyle::{AnsiColor, Style};
 use comfy_table::{ColumnConstraint, ContentArrangement, Table, presets};
 use jiff::Timestamp;
 
-use crate::view::{Bespoke, Event, Lease, Replicas};
+use crate::view::{Bespoke, Event, Lease, ModelStatus, Replicas};
 use crate::words;
 
 const NAME: Style = Style::new().bold();
@@ -156,8 +156,36 @@ fn lease_facts<'a>(lease: &Lease, now: Timestamp) -> Vec<(&'a str, String)> {
         ("Created", told(lease.created_at)),
         (if lease.ended_at.is_some() { "Was to end" } else { "Ends" }, told(lease.expires_at)),
         ("Ended", told(lease.ended_at)),
+        ("Renewal", renewal(lease, now)),
         ("Closed", told(lease.closed_at)),
     ]
+}
+
+/// Returns how use renews a lease, and when it last did.
+fn renewal(lease: &Lease, now: Timestamp) -> String {
+    let Some(renewal) = &lease.spec.automatic_renewal else { return String::new() };
+    let window =
+        renewal.idle_window.as_ref().map(|window| format!(", for {window} each time")).unwrap_or_default();
+    let last =
+        lease.last_used_at.map(|at| format!("; last {}", words::relative(at, now))).unwrap_or_default();
+    format!("by use{window}{last}")
+}
+
+/// Returns how much of a model has been fetched and why it is where it is, as far as there is something to say.
+pub fn model_words(model: &ModelStatus) -> String {
+    let bytes = match (model.downloaded_bytes, model.total_bytes) {
+        (Some(downloaded), Some(total)) if total > 0 => {
+            let percent = downloaded.min(total).saturating_mul(100) / total;
+            format!("{} of {} ({percent} %)", words::bytes(downloaded), words::bytes(total))
+        }
+        (Some(downloaded), _) => words::bytes(downloaded),
+        (None, _) => String::new(),
+    };
+    match (bytes.as_str(), model.message.as_str()) {
+        ("", message) => message.to_owned(),
+        (bytes, "") => bytes.to_owned(),
+        (bytes, message) => format!("{bytes}: {message}"),
+    }
 }
 
 /// Returns where clients reach the Triton of a lease.
@@ -227,7 +255,7 @@ fn model_table(lease: &Lease, width: Option<u16>) -> String {
                 model.name.clone(),
                 status.map(|status| status.state.to_owned()).unwrap_or_default(),
                 model.uri.clone(),
-                status.map(|status| status.message.clone()).unwrap_or_default(),
+                status.map(model_words).unwrap_or_default(),
             ]
         })
         .collect();

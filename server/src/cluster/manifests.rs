@@ -9,11 +9,12 @@ use std::{fs, io};
 
 use futures::future::BoxFuture;
 
-use super::{Act, ActError, Observe, Sight};
+use super::{Act, ActError, Measure, Observe, Sight};
 use crate::domain::capabilities::Capabilities;
 use crate::domain::lease::{Happening, Lease, LeaseId, Replicas};
 use crate::domain::observed::{Objects, Observed};
 use crate::domain::plan::{Plan, to_yaml};
+use crate::domain::usage::Served;
 
 /// Folders of manifests below one directory.
 #[derive(Clone)]
@@ -154,6 +155,12 @@ impl Observe for Manifests {
 
     fn capabilities(&self) -> Capabilities {
         Capabilities::assumed()
+    }
+}
+
+impl Measure for Manifests {
+    fn served(&self, _id: LeaseId) -> BoxFuture<'_, Vec<Served>> {
+        Box::pin(async { Vec::new() })
     }
 }
 

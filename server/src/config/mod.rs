@@ -31,8 +31,9 @@ pub use capabilities::check_capabilities;
 pub use environment::environment;
 pub use finding::{Finding, Invalid, Origin, Source};
 
-use crate::domain::bounds::Bounds;
 use crate::domain::bounds::names::label_value_fault;
+use crate::domain::bounds::{Bounds, RenewalBounds};
+use crate::domain::life::Deadlines;
 use crate::domain::plan;
 use layer::{Document, Layer};
 use reader::Reader;
@@ -58,6 +59,8 @@ pub struct Config {
     pub cluster: Cluster,
     /// Limits on leases besides their lifetimes.
     pub leases: Leases,
+    /// Where the figures of the server are served; `None` for nowhere.
+    pub metrics: Option<SocketAddr>,
     /// What is logged, and how.
     pub logging: Logging,
     /// Settings of plans, but for the installation, which the database knows.
@@ -68,6 +71,11 @@ impl Config {
     /// Returns the settings that plans depend on.
     pub fn plan_settings(&self, installation: String) -> plan::Settings {
         plan::Settings { installation, ..self.plan.clone() }
+    }
+
+    /// Returns what the clock does to leases besides ending them.
+    pub fn deadlines(&self) -> Deadlines {
+        Deadlines { load_timeout: self.leases.load_timeout, notices: self.leases.notices.clone() }
     }
 }
 
@@ -159,12 +167,18 @@ pub enum ClusterKind {
 }
 
 /// Limits on leases besides their lifetimes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Leases {
     /// How long a replica may take to be ready; whole seconds.
     pub load_timeout: SignedDuration,
     /// Leases that one owner may hold at a time; `None` is any number.
     pub maximum_per_owner: Option<u32>,
+    /// Idle window of a lease that asks for renewal by use and names none.
+    pub idle_window: SignedDuration,
+    /// Time between two looks at the use of leases; whole seconds.
+    pub look_interval: SignedDuration,
+    /// How long before its end a lease gives notice of it.
+    pub notices: Vec<SignedDuration>,
 }
 
 /// What is logged, and how.
@@ -286,12 +300,13 @@ fn config(reader: &mut Reader, password: Option<SecretString>) -> Option<Config>
     let autoscaling = autoscaling::bounds(reader);
     let prometheus = autoscaling::prometheus(reader);
     let triton = server::triton(reader);
+    let metrics = server::metrics(reader);
     let logging = server::logging(reader);
     let health = server::health(reader);
     chart::check(reader);
 
     let (images, autoscaling, prometheus, triton) = (images?, autoscaling?, prometheus?, triton?);
-    let (leases, repositories) = (leases?, repositories?);
+    let (cluster, leases, repositories) = (cluster?, leases?, repositories?);
     if autoscaling.enabled {
         autoscaling::warn_of_labels(reader, &prometheus);
     }
@@ -314,12 +329,20 @@ fn config(reader: &mut Reader, password: Option<SecretString>) -> Option<Config>
         pre_stop_seconds: triton.pre_stop_seconds,
         exit_timeout_seconds: triton.exit_timeout_seconds,
     };
+    let automatic_renewal = match cluster.kind {
+        ClusterKind::Manifests { .. } => None,
+        ClusterKind::Kubernetes { .. } => Some(RenewalBounds {
+            default_idle_window: leases.idle_window,
+            look_interval: leases.look_interval,
+        }),
+    };
     let bounds = Bounds {
         autoscaling,
         lifetime: lifetime?,
         resources: resources?,
         repositories,
         default_image: images.triton,
+        automatic_renewal,
     };
     Some(Config {
         bounds,
@@ -327,8 +350,9 @@ fn config(reader: &mut Reader, password: Option<SecretString>) -> Option<Config>
         listen: listen?,
         health_port: health?,
         database: database?,
-        cluster: cluster?,
+        cluster,
         leases,
+        metrics: metrics?,
         logging: logging?,
         plan,
     })

@@ -56,12 +56,16 @@ pub(super) const SPELLINGS: [(&str, &str, &str); 7] = [
 ];
 
 /// Keys that a file may still hold and that mean nothing here.
-pub(super) const RETIRED: [(&str, &str); 6] = [
+pub(super) const RETIRED: [(&str, &str); 7] = [
     ("global", "is Helm's own and means nothing to TMS"),
     ("images.mongodb", "has retired: leases are kept in server.database"),
     ("images.rest", "has retired: the server has no image for HTTP of its own"),
     ("images.sidecar", "has retired: the server's own image runs beside Triton"),
-    ("server.metrics", "has retired and means nothing here"),
+    (
+        "server.metrics.reportingWindow",
+        "has retired: the figures are counters, and whoever reads them chooses the window",
+    ),
+    ("server.metrics.minimumVisibility", "has retired: all figures are served"),
     ("server.modelRepositories.s3", "is not read by this version, which has no object stores"),
 ];
 

@@ -128,7 +128,13 @@ fn the_defaults_are_valid_without_a_warning() {
     assert_eq!(config.bounds.lifetime.maximum, SignedDuration::from_hours(168));
     assert_eq!(
         config.leases,
-        Leases { load_timeout: SignedDuration::from_mins(30), maximum_per_owner: None }
+        Leases {
+            load_timeout: SignedDuration::from_mins(30),
+            maximum_per_owner: None,
+            idle_window: SignedDuration::from_mins(30),
+            look_interval: SignedDuration::from_mins(1),
+            notices: vec![SignedDuration::from_mins(15), SignedDuration::from_mins(2)],
+        }
     );
     assert_eq!(config.bounds.resources.default.memory, "16Gi");
     assert_eq!(config.bounds.default_image, "nvcr.io/nvidia/tritonserver:26.07-py3");
@@ -146,6 +152,18 @@ fn the_defaults_are_valid_without_a_warning() {
     assert_eq!(plan.server_image, "tms-server:0.1.0");
     assert_eq!((plan.scrape_interval_seconds, plan.window_seconds), (15, 60));
     assert_eq!((plan.pre_stop_seconds, plan.exit_timeout_seconds), (10, 60));
+}
+
+#[test]
+fn a_list_of_no_notices_is_none() {
+    assert_eq!(accepted("server: {leases: {notices: []}}").0.deadlines().notices, []);
+}
+
+#[test]
+fn renewal_by_use_needs_a_cluster_that_is_observed() {
+    assert_eq!(accepted("").0.bounds.automatic_renewal, None);
+    let bounds = accepted("server: {cluster: {kind: kubernetes}}").0.bounds.automatic_renewal.unwrap();
+    assert_eq!(bounds.minimum_idle_window(), SignedDuration::from_mins(3));
 }
 
 #[test]
@@ -283,6 +301,13 @@ fn a_broken_value_stops_the_start_with_its_key_and_rule() {
         ("server.leases.maximumLifetime", "30m", "defaultLifetime"),
         ("server.leases.loadTimeout", "2d", "duration from"),
         ("server.leases.maximumPerOwner", "-1", "from 0"),
+        ("server.leases.automaticRenewal.lookInterval", "0s", "from 1s to"),
+        ("server.leases.automaticRenewal.lookInterval", "1500ms", "whole seconds"),
+        ("server.leases.automaticRenewal.lookInterval", "11m", "must be at least 33m"),
+        ("server.leases.automaticRenewal.idleWindow", "2m", "must be at least 3m"),
+        ("server.leases.notices", "15m", "must be a list"),
+        ("server.leases.notices", "[15m, soon]", "such as 90s"),
+        ("server.leases.notices", "[1m, 2m, 3m, 4m, 5m, 6m, 7m, 8m, 9m]", "at most 8"),
         ("server.resources.default.gpus", "9", "server.resources.maximum.gpus"),
         ("server.resources.default.cpu", "65", "server.resources.maximum.cpu"),
         ("server.resources.default.memory", "16 GB", "quantity"),
@@ -329,6 +354,9 @@ fn a_broken_value_stops_the_start_with_its_key_and_rule() {
         ("server.modelRepositories.maximumSize", "100", "bytes"),
         ("server.modelRepositories.maximumSize", "1048576500m", "whole bytes"),
         ("server.triton.exitTimeoutSeconds", "0", "from 1 to 3600"),
+        ("server.metrics.enabled", "1", "true or false"),
+        ("server.metrics.listen", "localhost:1", "IP address and a port"),
+        ("server.metrics.listen", "0.0.0.0:65536", "IP address and a port"),
         ("server.logging.level", "verbose", "error, warn, info, debug or trace"),
         ("server.apiService.healthPort", "30345", "server.apiService.port"),
         ("server.tls.secretName", "No_name", "name of an object"),
@@ -402,7 +430,7 @@ fn keys_that_have_retired_only_warn() {
 global: {registry: example.com}
 images: {mongodb: mongo, rest: rest, sidecar: sidecar}
 server:
-  metrics: {enabled: true}
+  metrics: {enabled: true, reportingWindow: 1m, minimumVisibility: high}
   modelRepositories: {s3: []}
 ";
     assert_snapshot!(accepted(text).1, @r"
@@ -414,8 +442,10 @@ server:
       has retired: the server has no image for HTTP of its own
     values.yaml:3:38: images.sidecar
       has retired: the server's own image runs beside Triton
-    values.yaml:5:3: server.metrics
-      has retired and means nothing here
+    values.yaml:5:28: server.metrics.reportingWindow
+      has retired: the figures are counters, and whoever reads them chooses the window
+    values.yaml:5:49: server.metrics.minimumVisibility
+      has retired: all figures are served
     values.yaml:6:23: server.modelRepositories.s3
       is not read by this version, which has no object stores
     ");

@@ -1,6 +1,7 @@
 //! Puts the parts of a server together: [`start`] wires store, cluster, reconciler and gRPC, [`serve`] keeps them running
 //! until it is told to stop.
 
+mod figures;
 mod listener;
 mod tls;
 
@@ -22,7 +23,8 @@ use crate::cluster::{Act, Cluster, Observe};
 use crate::config::{ClusterKind, Config, NoPassword, check_capabilities};
 use crate::domain::lease::LeaseId;
 use crate::grpc::{self, Services, chain};
-use crate::reconcile::{self, Reconciler, Waker};
+use crate::metrics::Metrics;
+use crate::reconcile::{self, Reconciler, Renewal, Waker};
 use crate::store::{self, Store, StoreError};
 
 /// Passes under way at once.
@@ -69,6 +71,14 @@ pub enum ServeError {
         address: SocketAddr,
         /// The key to change, where only one can be meant.
         key: Option<&'static str>,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The address of the figures cannot be listened on.
+    #[error("cannot listen on {address} (server.metrics.listen)")]
+    ListenMetrics {
+        /// The address.
+        address: SocketAddr,
         /// Why not.
         source: io::Error,
     },
@@ -125,9 +135,16 @@ pub async fn start(config: &Config, clock: Clock) -> Result<Running, ServeError>
     let cluster = cluster(config, &store, &namespace, &waker).await?;
     let stop = CancellationToken::new();
 
+    let renewal = config.bounds.automatic_renewal.map(|renewal| Renewal {
+        look_interval: renewal.look_interval,
+        maximum: config.bounds.lifetime.maximum,
+    });
+    let metrics = Arc::new(Metrics::new());
     let options = reconcile::Options {
         plan: settings.clone(),
-        load_timeout: config.leases.load_timeout,
+        deadlines: config.deadlines(),
+        renewal,
+        metrics: Arc::clone(&metrics),
         passes: PASSES,
         sweep_interval: config.cluster.sweep_interval,
     };
@@ -155,6 +172,10 @@ pub async fn start(config: &Config, clock: Clock) -> Result<Running, ServeError>
     );
 
     let mut parts = JoinSet::new();
+    let metrics_address = match config.metrics {
+        Some(address) => Some(figures::serve(address, metrics, &stop, &mut parts).await?),
+        None => None,
+    };
     let until_stop = stop.clone();
     let config = config.clone();
     parts.spawn(async move {
@@ -167,7 +188,7 @@ pub async fn start(config: &Config, clock: Clock) -> Result<Running, ServeError>
         until_stop.run_until_cancelled(follow_clock(&followed, &clock)).await;
         "clock"
     });
-    Ok(Running { store, waker, answering, parts, stop })
+    Ok(Running { store, waker, answering, metrics_address, parts, stop })
 }
 
 /// A server that runs.
@@ -175,6 +196,7 @@ pub struct Running {
     store: Store,
     waker: Waker,
     answering: Answering,
+    metrics_address: Option<SocketAddr>,
     parts: JoinSet<&'static str>,
     stop: CancellationToken,
 }
@@ -183,6 +205,11 @@ impl Running {
     /// The address that it listens on.
     pub fn address(&self) -> SocketAddr {
         self.answering.address()
+    }
+
+    /// The address on which it serves its figures, if it does.
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.metrics_address
     }
 
     /// Its database.
@@ -220,7 +247,7 @@ async fn open(config: &Config, clock: &Clock) -> Result<Store, ServeError> {
     let options = store::Options {
         url: config.database.url.clone(),
         password: config.database.password()?,
-        load_timeout: config.leases.load_timeout,
+        deadlines: config.deadlines(),
         maximum_per_owner: config.leases.maximum_per_owner.unwrap_or(0),
     };
     Ok(Store::open(&options, clock).await?)

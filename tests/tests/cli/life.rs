@@ -182,6 +182,7 @@ fn json_and_yaml_say_the_same() {
                 period_seconds: 120
         lifetime: 7200s
         labels: {}
+        automatic_renewal: null
       state: WRITTEN
       message: ""
       created_at: "<time>"
@@ -200,6 +201,8 @@ fn json_and_yaml_say_the_same() {
       - name: resnet50
         state: PENDING
         message: ""
+        downloaded_bytes: null
+        total_bytes: null
       endpoint:
         host: tms-<lease>.default.svc
         http_port: 8000
@@ -207,6 +210,7 @@ fn json_and_yaml_say_the_same() {
       active_metrics:
         gpuUtilization: 80
         queueTime: 200000
+      last_used_at: null
     warnings: []
     "#);
     for line in ["lease list", "target list", "version", "server bounds", "server info"] {

@@ -3,15 +3,17 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use jiff::Timestamp;
 use kube::api::{DynamicObject, TypeMeta};
 use serde_json::Value;
 
 use super::live::{DeploymentStatus, Stamp};
-use super::pods;
-use crate::domain::lease::{Lease, LeaseId, Replicas};
-use crate::domain::observed::{Objects, Observed, PodSeen};
+use super::pods::{Agent, Pods};
+use crate::domain::lease::{Lease, LeaseId, ModelReport, Replicas};
+use crate::domain::observed::{Objects, Observed};
 use crate::domain::plan::{self, INSTALLATION_LABEL, Kind, LEASE_LABEL, Object, Plan};
 
 /// What the watches have shown.
@@ -24,7 +26,7 @@ pub(super) struct Cache {
 #[derive(Default)]
 struct Seen {
     objects: BTreeMap<Kind, Live>,
-    pods: BTreeMap<String, PodSeen>,
+    pods: Pods,
     deployment: DeploymentStatus,
     /// The objects deleted last, as they were then, so that a late answer does not bring one back.
     gone: BTreeMap<Kind, Stamp>,
@@ -66,7 +68,7 @@ impl Cache {
         let mut leases = self.lock();
         let seen = leases.entry(key.0).or_default();
         let is_news = match key.1 {
-            Subject::Pods => seen.keep_pod(&key.2, object),
+            Subject::Pods => seen.pods.keep(&key.2, object),
             Subject::Object(kind) => seen.keep_object(kind, object),
         };
         Some((key, is_news))
@@ -123,7 +125,7 @@ impl Cache {
         let Some(seen) = leases.get_mut(id) else { return };
         match subject {
             Subject::Pods => {
-                seen.pods.remove(name);
+                seen.pods.forget(name);
             }
             Subject::Object(kind) => seen.forget_object(*kind, gone),
         }
@@ -145,7 +147,7 @@ impl Cache {
         let leases = self.lock();
         let names = |(id, seen): (&LeaseId, &Seen)| -> Vec<Key> {
             match subject {
-                Subject::Pods => seen.pods.keys().map(|name| (*id, subject, name.clone())).collect(),
+                Subject::Pods => seen.pods.names().map(|name| (*id, subject, name.clone())).collect(),
                 Subject::Object(watched) => {
                     let kinds = seen.objects.keys().filter(|kind| kind.shares_resource(watched));
                     kinds.map(|kind| (*id, Subject::Object(*kind), kind.object_name(*id))).collect()
@@ -185,8 +187,24 @@ impl Cache {
             objects: seen.compare(lease, plan),
             replicas: seen.deployment.replicas,
             deployment_fault: seen.deployment.fault.clone(),
-            pods: seen.pods.values().cloned().collect(),
+            pods: seen.pods.seen(),
         }
+    }
+
+    /// Returns the agent of a pod that is not ready yet, if it can be asked.
+    pub fn agent(&self, (id, _, name): &Key) -> Option<Agent> {
+        self.lock().get(id)?.pods.agent(name)
+    }
+
+    /// Keeps what the agent of a pod tells of its models, and returns whether a pass should look at its lease.
+    pub fn keep_models(&self, key: &Key, agent: &Agent, told: Vec<ModelReport>, now: Timestamp) -> bool {
+        let (id, _, name) = key;
+        self.lock().get_mut(id).is_some_and(|seen| seen.pods.keep_models(name, agent, told, now))
+    }
+
+    /// Returns the UID of each pod of a lease, and where it is reached if it serves.
+    pub fn serving(&self, id: LeaseId) -> Vec<(String, Option<IpAddr>)> {
+        self.lock().get(&id).map(|seen| seen.pods.serving()).unwrap_or_default()
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<LeaseId, Seen>> {
@@ -195,13 +213,6 @@ impl Cache {
 }
 
 impl Seen {
-    fn keep_pod(&mut self, name: &str, object: DynamicObject) -> bool {
-        let Some(pod) = pods::read(object) else {
-            return self.pods.remove(name).is_some();
-        };
-        self.pods.insert(name.to_owned(), pod.clone()).as_ref() != Some(&pod)
-    }
-
     fn keep_object(&mut self, kind: Kind, mut object: DynamicObject) -> bool {
         let stamp = Stamp::read(&object);
         let gone = self.gone.get(&kind).filter(|gone| gone.uid == stamp.uid);

@@ -8,7 +8,7 @@ use super::findings::{Findings, are, entry, quoted};
 use super::names::is_own;
 use super::placement::check_label;
 use super::{Accepted, AutoscalingRequest, Bounds, Request, Violation, autoscaling, models, triton};
-use crate::domain::lease::{Lease, LifetimeBounds, Model, Spec, Triton};
+use crate::domain::lease::{AutomaticRenewal, Lease, LifetimeBounds, Model, Spec, Triton};
 use crate::domain::life::Update;
 use crate::domain::scaling::Scaling;
 
@@ -29,7 +29,16 @@ pub fn grant(request: &Request, bounds: &Bounds) -> Result<Accepted<Spec>, Vec<V
     models::check_sharing(&models, &scaling, &bounds.repositories, &mut findings);
     let lifetime = lifetime(request.lifetime, &bounds.lifetime, &mut findings);
     check_labels("spec.labels", &request.labels, &mut findings);
-    findings.conclude(Spec { models, triton, scaling, lifetime, labels: request.labels.clone() })
+    let automatic_renewal =
+        request.automatic_renewal.and_then(|wish| automatic_renewal(wish.idle_window, bounds, &mut findings));
+    findings.conclude(Spec {
+        models,
+        triton,
+        scaling,
+        lifetime,
+        labels: request.labels.clone(),
+        automatic_renewal,
+    })
 }
 
 /// Returns the change of a lease that is granted, or every fault of the request for it, with field paths from the root of
@@ -128,6 +137,31 @@ fn lifetime(
     let message = format!("a lifetime of {lifetime:#} asked, {minimum:#} to {maximum:#} is allowed");
     findings.refuse_by(key, "spec.lifetime", message);
     lifetime
+}
+
+fn automatic_renewal(
+    asked: Option<SignedDuration>,
+    bounds: &Bounds,
+    findings: &mut Findings,
+) -> Option<AutomaticRenewal> {
+    const FIELD: &str = "spec.automatic_renewal";
+    const LOOKS_KEY: &str = "server.leases.automaticRenewal.lookInterval";
+    let Some(renewal) = bounds.automatic_renewal else {
+        let why = "renewal by use asked, but what becomes of manifests is not observed, so that their use is unknown: renew \
+                   the lease by hand";
+        findings.refuse_until("server.cluster.kind", FIELD, why);
+        return None;
+    };
+    let idle_window = asked.unwrap_or(renewal.default_idle_window.min(bounds.lifetime.maximum));
+    let (shortest, longest) = (renewal.minimum_idle_window(), bounds.lifetime.maximum);
+    let key = match idle_window {
+        short if short < shortest => LOOKS_KEY,
+        long if long > longest => "server.leases.maximumLifetime",
+        _ => return Some(AutomaticRenewal { idle_window }),
+    };
+    let message = format!("an idle window of {idle_window:#} asked, {shortest:#} to {longest:#} is allowed");
+    findings.refuse_by(key, format!("{FIELD}.idle_window"), message);
+    None
 }
 
 fn check_labels(field: &str, labels: &BTreeMap<String, String>, findings: &mut Findings) {

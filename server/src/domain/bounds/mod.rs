@@ -16,9 +16,12 @@ mod triton;
 
 use std::collections::BTreeMap;
 
+use jiff::SignedDuration;
+
 pub use self::grant::{grant, grant_update};
 pub use self::request::{
-    AutoscalingRequest, BehaviorRequest, MetricRequest, Request, ScalingRulesRequest, TritonRequest,
+    AutomaticRenewalRequest, AutoscalingRequest, BehaviorRequest, MetricRequest, Request,
+    ScalingRulesRequest, TritonRequest,
 };
 use super::lease::LifetimeBounds;
 use super::repositories::Repositories;
@@ -37,6 +40,28 @@ pub struct Bounds {
     pub repositories: Repositories,
     /// Triton image of a lease that names none.
     pub default_image: String,
+    /// Renewal by use; `None` where nothing of a lease's use can be seen.
+    pub automatic_renewal: Option<RenewalBounds>,
+}
+
+/// Bounds on how use renews a lease. Its ceiling is the longest lifetime.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RenewalBounds {
+    /// Idle window of a lease that names none.
+    pub default_idle_window: SignedDuration,
+    /// Time between two looks at all leases that asked for it.
+    pub look_interval: SignedDuration,
+}
+
+impl RenewalBounds {
+    /// Looks that fit into the shortest idle window: one may find nothing because the server has just started, and one may
+    /// fail.
+    const LOOKS: i32 = 3;
+
+    /// Shortest idle window.
+    pub fn minimum_idle_window(&self) -> SignedDuration {
+        self.look_interval.saturating_mul(Self::LOOKS)
+    }
 }
 
 /// Bounds on autoscaling; its fields satisfy the administrator's rules A1 to A15.

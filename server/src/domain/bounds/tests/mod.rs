@@ -78,6 +78,10 @@ pub(super) fn bounds() -> Bounds {
             maximum_bytes: 1 << 30,
         },
         default_image: "nvcr.io/nvidia/tritonserver:25.06-py3".to_owned(),
+        automatic_renewal: Some(RenewalBounds {
+            default_idle_window: SignedDuration::from_mins(30),
+            look_interval: SignedDuration::from_mins(1),
+        }),
     }
 }
 
@@ -120,6 +124,9 @@ pub(super) fn request_of(spec: &Spec) -> Request {
         },
         lifetime: Some(spec.lifetime),
         labels: spec.labels.clone(),
+        automatic_renewal: spec
+            .automatic_renewal
+            .map(|renewal| AutomaticRenewalRequest { idle_window: Some(renewal.idle_window) }),
     }
 }
 

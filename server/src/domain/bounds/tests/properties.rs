@@ -118,8 +118,10 @@ prop_compose! {
         autoscaling in option::of(autoscaling()),
         lifetime in option::of(prop_oneof![9 => 0_i64..100_000, 1 => any::<i64>()].prop_map(SignedDuration::from_secs)),
         labels in words(),
+        idle_window in option::of(option::of((0_i64..100_000).prop_map(SignedDuration::from_secs))),
     ) -> Request {
-        Request { models, triton, replicas, autoscaling, lifetime, labels }
+        let automatic_renewal = idle_window.map(|idle_window| AutomaticRenewalRequest { idle_window });
+        Request { models, triton, replicas, autoscaling, lifetime, labels, automatic_renewal }
     }
 }
 
@@ -217,6 +219,10 @@ fn assert_within(spec: &Spec, bounds: &Bounds) {
         assert_eq!(&of(text).to_string(), text, "canonical");
     }
     assert!((bounds.lifetime.minimum..=bounds.lifetime.maximum).contains(&spec.lifetime));
+    if let Some(renewal) = spec.automatic_renewal {
+        let shortest = bounds.automatic_renewal.unwrap().minimum_idle_window();
+        assert!((shortest..=bounds.lifetime.maximum).contains(&renewal.idle_window));
+    }
     assert!((1..=64).contains(&spec.models.len()));
     let needs_one_node = |model: &Model| model.uri.starts_with("pvc://disk/");
     assert!(spec.scaling.maximum() == 1 || !spec.models.iter().any(needs_one_node));

@@ -554,3 +554,39 @@ fn what_may_surprise_is_told() {
         assert_eq!(warnings, expected);
     }
 }
+
+#[test]
+fn an_idle_window_holds_three_looks_and_is_no_longer_than_a_lifetime() {
+    fn ask(request: &mut Request, seconds: Option<i64>) {
+        let idle_window = seconds.map(SignedDuration::from_secs);
+        request.automatic_renewal = Some(AutomaticRenewalRequest { idle_window });
+    }
+    let looks = "spec.automatic_renewal.idle_window by server.leases.automaticRenewal.lookInterval";
+    check(&[
+        (|r, _| ask(r, None), ""),
+        (|r, _| ask(r, Some(180)), ""),
+        (|r, _| ask(r, Some(179)), looks),
+        (|r, _| ask(r, Some(0)), looks),
+        (|r, _| ask(r, Some(86_400)), ""),
+        (|r, _| ask(r, Some(86_401)), "spec.automatic_renewal.idle_window by server.leases.maximumLifetime"),
+        (
+            |r, b| {
+                ask(r, None);
+                b.automatic_renewal = None;
+            },
+            "spec.automatic_renewal until server.cluster.kind",
+        ),
+    ]);
+}
+
+#[test]
+fn an_idle_window_that_nobody_names_is_the_default_and_no_longer_than_a_lifetime() {
+    let (mut asked, mut bounds) = (request(), bounds());
+    asked.automatic_renewal = Some(AutomaticRenewalRequest::default());
+    let window =
+        |bounds: &Bounds| grant(&asked, bounds).unwrap().granted.automatic_renewal.unwrap().idle_window;
+    assert_eq!(window(&bounds), SignedDuration::from_mins(30));
+    bounds.lifetime.maximum = SignedDuration::from_mins(10);
+    bounds.lifetime.default = SignedDuration::from_mins(10);
+    assert_eq!(window(&bounds), SignedDuration::from_mins(10));
+}

@@ -1,7 +1,7 @@
 use jiff::Timestamp;
 
 use super::*;
-use crate::domain::lease::{Lease, LeaseId, Placement, Report};
+use crate::domain::lease::{Lease, LeaseId, Placement, Report, Tenure};
 
 fn lease() -> Lease {
     let spec = grant(&request(), &bounds()).unwrap().granted;
@@ -13,6 +13,7 @@ fn lease() -> Lease {
         deployment: serde_json::Value::Null,
         created_at: Timestamp::UNIX_EPOCH,
         expires_at: Timestamp::MAX,
+        tenure: Tenure::starting(Timestamp::UNIX_EPOCH),
         end: None,
         generation: 1,
         version: 1,

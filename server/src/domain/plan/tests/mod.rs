@@ -6,7 +6,9 @@ mod snapshots;
 use jiff::{SignedDuration, Timestamp};
 
 use super::*;
-use crate::domain::lease::{Lease, LeaseId, Model, Placement, Report, Spec, Toleration, Triton};
+use crate::domain::lease::{
+    Lease, LeaseId, Model, Placement, Report, Spec, Tenure, Toleration, Triton,
+};
 use crate::domain::repositories::{AccessMode, Claim, Credential, Target};
 use crate::domain::scaling::{
     Autoscaling, Behavior, MetricName, PolicyKind, ScalingPolicy, ScalingRules, SelectPolicy,
@@ -71,6 +73,7 @@ fn spec(gpus: u32, scaling: Scaling) -> Spec {
         scaling,
         lifetime: SignedDuration::from_hours(1),
         labels: texts([("experiment", "42")]),
+        automatic_renewal: None,
     }
 }
 
@@ -84,6 +87,7 @@ fn lease(spec: Spec, settings: &Settings) -> Lease {
         deployment: render(id, "tms", &spec, settings),
         created_at: Timestamp::UNIX_EPOCH,
         expires_at: Timestamp::UNIX_EPOCH + spec.lifetime,
+        tenure: Tenure::starting(Timestamp::UNIX_EPOCH),
         end: None,
         generation: 1,
         version: 1,
