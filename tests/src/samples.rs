@@ -26,6 +26,7 @@ pub fn settings(installation: &str) -> Settings {
             claims: vec![Claim { name: "models".to_owned(), access: AccessMode::ReadOnlyMany }],
             credentials: Vec::new(),
             allows_http: false,
+            trust_bundle: None,
             maximum_bytes: 100 << 30,
         },
         provider: Provider::Adapter,

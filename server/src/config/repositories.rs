@@ -13,11 +13,13 @@ const ADDRESSES: &str = "server.modelRepositories.https";
 pub(super) fn repositories(reader: &mut Reader) -> Option<Repositories> {
     let claims = claims(reader);
     let credentials = credentials(reader);
+    let trust_bundle = reader.optional("server.modelRepositories.trustBundle", labels::object_fault);
     let allows_http = reader.boolean("server.modelRepositories.allowHttp");
     let maximum_bytes = maximum_bytes(reader);
     Some(Repositories {
         claims: claims?,
         credentials: credentials?,
+        trust_bundle: trust_bundle?,
         allows_http: allows_http?,
         maximum_bytes: maximum_bytes?,
     })

@@ -13,6 +13,8 @@ pub struct Repositories {
     pub claims: Vec<Claim>,
     /// Secrets of addresses. No two have the same target.
     pub credentials: Vec<Credential>,
+    /// ConfigMap whose key `ca.crt` holds the authorities by which `https://` is believed, in place of the well-known ones.
+    pub trust_bundle: Option<String>,
     /// Whether leases may name `http://`, which anyone on the way can read and change.
     pub allows_http: bool,
     /// Most bytes of one model, as it is downloaded and as it is unpacked.
@@ -177,6 +179,7 @@ mod tests {
             claims: Vec::new(),
             credentials: targets.iter().map(credential).collect(),
             allows_http: true,
+            trust_bundle: None,
             maximum_bytes: 1,
         }
     }

@@ -43,6 +43,7 @@ pub(super) fn agent(id: LeaseId, storage: &Storage<'_>, settings: &Settings) -> 
         ("TMS_MAXIMUM_BYTES", repositories.maximum_bytes.to_string().as_str()),
         ("TMS_ALLOW_HTTP", if repositories.allows_http { "true" } else { "false" }),
     ]));
+    environment.extend(storage.trust());
     Container {
         name: AGENT.to_owned(),
         image: Some(settings.server_image.clone()),

@@ -2,7 +2,7 @@
 //! models come from, and the volumes that Triton itself needs.
 
 use k8s_openapi::api::core::v1::{
-    EmptyDirVolumeSource, PersistentVolumeClaimVolumeSource, SecretVolumeSource, Volume, VolumeMount,
+    ConfigMapVolumeSource, EmptyDirVolumeSource, EnvVar, PersistentVolumeClaimVolumeSource, SecretVolumeSource, Volume, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use serde::Serialize;
@@ -18,8 +18,15 @@ const CLAIMS: &str = "/claims";
 /// Where the agent sees the Secrets, each under its name.
 const CREDENTIALS: &str = "/credentials";
 
+/// Where the agent sees the authorities by which servers are believed.
+const AUTHORITIES: &str = "/authorities";
+/// Variable that names the file of the authorities, as programs of OpenSSL have it too.
+const AUTHORITIES_VARIABLE: &str = "SSL_CERT_FILE";
+
 /// Volume of the models.
 const MODELS: &str = "models";
+/// Volume of the authorities.
+const AUTHORITIES_VOLUME: &str = "authorities";
 /// Volume behind /dev/shm.
 const SHARED_MEMORY: &str = "shm";
 /// Volume behind /tmp.
@@ -34,6 +41,8 @@ pub(super) struct Storage<'a> {
     claims: Vec<String>,
     /// Secrets in the order of their first use.
     secrets: Vec<&'a str>,
+    /// ConfigMap with the authorities by which servers are believed, if models are downloaded.
+    trust_bundle: Option<&'a str>,
     /// Whether pods of one node alone can mount them all.
     pub is_for_one_node: bool,
 }
@@ -51,8 +60,13 @@ struct ToFetch<'a> {
 impl<'a> Storage<'a> {
     /// Finds out what `models` need.
     pub fn of(models: &'a [Model], repositories: &'a Repositories) -> Self {
-        let mut storage =
-            Self { models: Vec::new(), claims: Vec::new(), secrets: Vec::new(), is_for_one_node: false };
+        let mut storage = Self {
+            models: Vec::new(),
+            claims: Vec::new(),
+            secrets: Vec::new(),
+            trust_bundle: None,
+            is_for_one_node: false,
+        };
         for model in models {
             let mut secret = None;
             match ModelUri::parse(&model.uri).expect("the uris of a lease were parsed when it was granted") {
@@ -61,6 +75,7 @@ impl<'a> Storage<'a> {
                     keep(&mut storage.claims, claim);
                 }
                 ModelUri::Http(uri) => {
+                    storage.trust_bundle = repositories.trust_bundle.as_deref();
                     secret = repositories.secret(&uri);
                     if let Some(secret) = secret {
                         keep(&mut storage.secrets, secret);
@@ -75,6 +90,15 @@ impl<'a> Storage<'a> {
     /// Returns the models as JSON, in the order in which they are loaded.
     pub fn models_as_json(&self) -> String {
         serde_json::to_string_pretty(&self.models).expect("names and uris are JSON")
+    }
+
+    /// Returns how the agent is told which servers to believe.
+    pub fn trust(&self) -> Option<EnvVar> {
+        self.trust_bundle.map(|_| EnvVar {
+            name: AUTHORITIES_VARIABLE.to_owned(),
+            value: Some(format!("{AUTHORITIES}/ca.crt")),
+            value_from: None,
+        })
     }
 
     /// Returns every volume of a pod.
@@ -100,7 +124,15 @@ impl<'a> Storage<'a> {
             }),
             ..Volume::default()
         });
-        own.into_iter().chain(claims).chain(secrets).collect()
+        let authorities = self.trust_bundle.map(|name| Volume {
+            name: AUTHORITIES_VOLUME.to_owned(),
+            config_map: Some(ConfigMapVolumeSource {
+                name: name.to_owned(),
+                ..ConfigMapVolumeSource::default()
+            }),
+            ..Volume::default()
+        });
+        own.into_iter().chain(claims).chain(secrets).chain(authorities).collect()
     }
 
     /// Returns what the agent sees: it alone writes models and reads Secrets.
@@ -110,7 +142,9 @@ impl<'a> Storage<'a> {
             .iter()
             .enumerate()
             .map(|(index, secret)| read_only(&secret_volume(index), &format!("{CREDENTIALS}/{secret}")));
-        [mount(MODELS, REPOSITORY)].into_iter().chain(self.mounts_of_claims()).chain(secrets).collect()
+        let authorities = self.trust_bundle.map(|_| read_only(AUTHORITIES_VOLUME, AUTHORITIES));
+        let own = [mount(MODELS, REPOSITORY)].into_iter();
+        own.chain(self.mounts_of_claims()).chain(secrets).chain(authorities).collect()
     }
 
     /// Returns what Triton sees.

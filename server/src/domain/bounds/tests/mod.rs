@@ -75,6 +75,7 @@ pub(super) fn bounds() -> Bounds {
                 secret: "model-credentials".to_owned(),
             }],
             allows_http: false,
+            trust_bundle: None,
             maximum_bytes: 1 << 30,
         },
         default_image: "nvcr.io/nvidia/tritonserver:25.06-py3".to_owned(),

@@ -38,6 +38,7 @@ fn settings() -> Settings {
                 secret: "model-credentials".to_owned(),
             }],
             allows_http: false,
+            trust_bundle: None,
             maximum_bytes: 100 << 30,
         },
         provider: Provider::Adapter,

@@ -289,3 +289,21 @@ fn nothing_is_emitted_that_the_cluster_does_not_serve() {
     ];
     assert_eq!(kinds, expected);
 }
+
+#[test]
+fn a_lease_that_downloads_believes_the_authorities_of_the_administrator() {
+    let mut settings = settings();
+    settings.repositories.trust_bundle = Some("authorities".to_owned());
+    let downloads = lease(spec(0, auto([])), &settings).deployment;
+    let agent = downloads.pointer("/spec/template/spec/initContainers/0").unwrap();
+    let is_told = |variable: &Value| variable["name"] == "SSL_CERT_FILE" && variable["value"] == "/authorities/ca.crt";
+    assert!(agent["env"].as_array().unwrap().iter().any(is_told), "{agent}");
+    let volumes = downloads.pointer("/spec/template/spec/volumes").unwrap().as_array().unwrap();
+    assert!(volumes.iter().any(|volume| volume["configMap"]["name"] == "authorities"), "{volumes:?}");
+
+    let mut claims_alone = spec(0, auto([]));
+    claims_alone.models.truncate(1);
+    assert!(claims_alone.models[0].uri.starts_with("pvc://"));
+    let needs_none = lease(claims_alone, &settings).deployment.to_string();
+    assert!(!needs_none.contains("authorities"), "{needs_none}");
+}
