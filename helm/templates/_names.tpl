@@ -52,3 +52,10 @@ app.kubernetes.io/part-of: {{ . | quote }}
 {{- define "tms.health" -}}
 {{ .Values.server.apiService.healthPort | default 8080 | int }}
 {{- end }}
+
+{{/* Port of the server's own figures; nothing where they are not served. */}}
+{{- define "tms.metrics" -}}
+{{- with .Values.server.metrics }}
+{{- if and .enabled .listen }}{{ splitList ":" .listen | last }}{{ end }}
+{{- end }}
+{{- end }}

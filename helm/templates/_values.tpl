@@ -13,6 +13,9 @@ replaced; whatever else somebody chose stays.
 {{- if eq $server.apiService.address "127.0.0.1" }}
 {{- $_ := set $server.apiService "address" "0.0.0.0" }}
 {{- end }}
+{{- if and (include "tms.metrics" .) (hasPrefix "127.0.0.1:" $server.metrics.listen) }}
+{{- $_ := set $server.metrics "listen" (printf "0.0.0.0:%s" (include "tms.metrics" .)) }}
+{{- end }}
 {{- if include "tms.certificate" . }}
 {{- $_ := set $server.tls "certificateFile" "/etc/tms-tls/tls.crt" }}
 {{- $_ := set $server.tls "keyFile" "/etc/tms-tls/tls.key" }}

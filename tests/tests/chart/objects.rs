@@ -289,6 +289,24 @@ server:
 }
 
 #[test]
+fn figures_that_are_served_can_be_reached() {
+    let Some(helm) = Helm::new() else { return };
+    let values = "
+server:
+  metrics: {enabled: true, listen: '127.0.0.1:30346'}
+  deployment: {networkPolicy: true}
+";
+    let rendered = helm.template(values).unwrap();
+    assert!(rendered.values().contains("listen: 0.0.0.0:30346\n"), "{}", rendered.values());
+    let port = json!({"name": "metrics", "containerPort": 30346});
+    assert!(rendered.pod()["spec"]["containers"][0]["ports"].as_array().unwrap().contains(&port));
+    let ports = &rendered.one("NetworkPolicy")["spec"]["ingress"][0]["ports"];
+    assert_eq!(*ports, json!([{"port": "grpc"}, {"port": "metrics"}]));
+    let silent = helm.template(&values.replace("enabled: true", "enabled: false")).unwrap();
+    assert_eq!(silent.pod()["spec"]["containers"][0]["ports"].as_array().unwrap().len(), 2);
+}
+
+#[test]
 fn a_changed_value_rolls_the_server_and_nothing_else_does() {
     let Some(helm) = Helm::new() else { return };
     let checksum = |values| {
