@@ -65,6 +65,9 @@ impl Cluster {
         fill(&folder);
         let_anybody_read(&folder);
         let volume = format!("{namespace}-{name}");
+        // That of an earlier claim of this name stays when the claim goes.
+        let old = ["delete", "persistentvolume", &volume, "--ignore-not-found", "--timeout=60s"];
+        self.kubectl(&old).expect("it is free");
         self.create(&format!(
             r#"
 apiVersion: v1
