@@ -57,6 +57,21 @@ impl Cluster {
         self.kubectl(&[&exec[..], command].concat())
     }
 
+    /// Kills a container where it stands, which no command inside it can: the first process of a container ignores
+    /// signals of its own. kubelet starts it again as its restart policy says.
+    pub fn kill_container(&self, namespace: &str, pod: &str, container: &str) {
+        let statuses =
+            "{range .status['initContainerStatuses','containerStatuses'][*]}{.name}={.containerID} {end}";
+        let output = format!("--output=jsonpath={statuses}");
+        let ids =
+            self.kubectl(&["get", "pod", pod, "--namespace", namespace, &output]).expect("the pod is there");
+        let wanted = format!("{container}=containerd://");
+        let id = ids.split(' ').find_map(|id| id.strip_prefix(&wanted)).expect("the container runs");
+        let kill = ["ctr", "--namespace", "k8s.io", "tasks", "kill", "--signal", "SIGKILL", id];
+        let output = self.script("enter").args(kill).output().expect("the script runs");
+        assert!(output.status.success(), "not killed: {}", String::from_utf8_lossy(&output.stderr));
+    }
+
     /// Makes a bound claim whose volume is a folder of the node, which `fill` fills, and which anybody can read.
     /// `access_mode` is one of Kubernetes, such as `ReadOnlyMany`. Returns the folder.
     pub fn claim(&self, namespace: &str, name: &str, access_mode: &str, fill: impl FnOnce(&Path)) -> PathBuf {
@@ -65,6 +80,9 @@ impl Cluster {
         fill(&folder);
         let_anybody_read(&folder);
         let volume = format!("{namespace}-{name}");
+        // That of an earlier claim of this name stays when the claim goes.
+        let old = ["delete", "persistentvolume", &volume, "--ignore-not-found", "--timeout=60s"];
+        self.kubectl(&old).expect("it is free");
         self.create(&format!(
             r#"
 apiVersion: v1

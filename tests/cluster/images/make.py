@@ -15,7 +15,8 @@ from oci import write_image
 HERE = Path(__file__).parent
 REGISTRY = "docker.io/local"
 PYTHON = "/usr/lib/python3.11"
-PACKAGES = "/opt/python"
+# Where Debian's Python looks by itself; the Python backend passes no PYTHONPATH on.
+PACKAGES = "/usr/local/lib/python3.11/dist-packages"
 TRITON = "/opt/tritonserver"
 TRITON_LIBRARIES = "/opt/nvidia_pytriton.libs"
 PATH = f"PATH={TRITON}/bin:/usr/local/bin:/usr/bin:/bin"
@@ -74,7 +75,7 @@ def make_triton(packages, python, root, out):
     layer.at("/models").mkdir()
     layer.add_libraries(TRITON_LIBRARIES)
     config = {
-        "Env": [PATH, f"LD_LIBRARY_PATH={TRITON_LIBRARIES}", "PYTHONHOME=/usr", f"PYTHONPATH={PACKAGES}"],
+        "Env": [PATH, f"LD_LIBRARY_PATH={TRITON_LIBRARIES}", "PYTHONHOME=/usr"],
         "WorkingDir": TRITON,
         "User": "1000:1000",
     }
@@ -91,7 +92,7 @@ def make_client(packages, python, root, out):
     for file in [*packages.glob("rapidjson.*.so"), packages / "typing_extensions.py"]:
         layer.copy(file, f"{PACKAGES}/{file.name}")
     layer.add_libraries()
-    config = {"Env": [PATH, f"PYTHONPATH={PACKAGES}"], "Entrypoint": ["sleep", "infinity"], "User": "1000:1000"}
+    config = {"Env": [PATH], "Entrypoint": ["sleep", "infinity"], "User": "1000:1000"}
     write_image(f"{REGISTRY}/client:1", out / "client.tar", [python, layer.root], config)
 
 

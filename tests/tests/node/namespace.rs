@@ -31,6 +31,9 @@ impl Namespace {
             "{{apiVersion: v1, kind: Namespace, metadata: {{name: {name}, labels: \
              {{pod-security.kubernetes.io/enforce: restricted}}}}}}"
         );
+        // A node that is kept between runs may have it still.
+        let old = ["delete", "namespace", name, "--ignore-not-found", "--timeout=60s"];
+        cluster.kubectl(&old).expect("that of the last run goes");
         cluster.create(&yaml).expect("the namespace is created");
         let account =
             ["wait", "--for=create", "serviceaccount/default", "--timeout=30s", "--namespace", name];

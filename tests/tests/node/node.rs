@@ -4,6 +4,7 @@ use std::sync::PoisonError;
 
 use tms_tests::cluster::{Cluster, Fault, Part};
 use tms_tests::models::Model;
+use tms_tests::postgres::InCluster;
 
 use crate::namespace::Namespace;
 use crate::{NODE, use_node};
@@ -115,6 +116,17 @@ fn the_servers_image_runs_without_root_and_with_a_read_only_root_file_system() {
     assert!(said.contains(tms_server::VERSION), "{said}");
 }
 
+#[test]
+fn a_killed_container_is_started_again() {
+    let Some(namespace) = Namespace::new("killed") else { return };
+    namespace.start_client();
+    namespace.cluster.kill_container("killed", "client", "client");
+    let restarted = "--for=jsonpath={.status.containerStatuses[0].restartCount}=1";
+    namespace.kubectl(&["wait", "pod/client", restarted, "--timeout=60s"]).expect("kubelet starts it again");
+    namespace.kubectl(&["wait", "pod/client", "--for=condition=Ready", "--timeout=60s"]).expect("it runs");
+    assert_eq!(namespace.ask("print(1)").as_deref(), Ok("1\n"));
+}
+
 /// A pod that writes into a volume as a user without rights of its own, and reads the API server by its account.
 const WRITES: &str = r#"
 apiVersion: v1
@@ -160,6 +172,21 @@ fn a_pod_without_root_writes_its_volume_and_is_known_to_the_apiserver() {
     let ended = ["wait", "pod/writes", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=60s"];
     namespace.kubectl(&ended).expect("it ends well");
     assert_eq!(namespace.kubectl(&["logs", "writes"]).as_deref(), Ok("kept 403 True\n"));
+}
+
+#[test]
+fn a_pod_reaches_a_postgresql_of_the_tests() {
+    let Some(namespace) = Namespace::new("postgres") else { return };
+    let Some(postgres) = InCluster::start(namespace.cluster) else { return };
+    namespace.start_client();
+    let address =
+        postgres.url().rsplit_once('@').and_then(|(_, rest)| rest.split_once('/')).expect("a URL").0;
+    // Whether TLS is spoken is the first thing that PostgreSQL's protocol asks: it is not.
+    let program = format!(
+        "import socket; host, port = '{address}'.split(':'); connection = socket.create_connection((host, int(port)), 10); \
+         connection.send(b'\\0\\0\\0\\x08\\x04\\xd2\\x16\\x2f'); print(connection.recv(1))"
+    );
+    assert_eq!(namespace.ask(&program).as_deref(), Ok("b'N'\n"));
 }
 
 #[test]
