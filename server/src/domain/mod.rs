@@ -11,3 +11,4 @@ pub mod plan;
 pub mod quantity;
 pub mod scaling;
 pub mod state;
+pub mod uri;

@@ -102,7 +102,7 @@ fn is_label_part(text: &str) -> bool {
 }
 
 /// A DNS subdomain in lower case.
-fn is_domain(text: &str) -> bool {
+pub(crate) fn is_domain(text: &str) -> bool {
     text.len() <= LONGEST_DOMAIN
         && text.split('.').all(|label| {
             label.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
