@@ -125,7 +125,7 @@ pub fn channel(address: SocketAddr) -> Channel {
 }
 
 /// The server's program, which lies where cargo puts that of this very build.
-fn program() -> PathBuf {
+pub fn program() -> PathBuf {
     let test = std::env::current_exe().expect("a test has a program");
     let folder = test.parent().and_then(Path::parent).expect("tests lie in target/PROFILE/deps");
     let program = folder.join("tms-server");

@@ -179,8 +179,8 @@ mod tests {
             Just("max_batch_size: 8".to_owned()),
             Just("backend: 'python'".to_owned()),
             Just("# name: \"x\"\n".to_owned()),
-            "input [{ name: \"[a-z{}\\[\\]]{0,5}\" dims: [ -1, 3 ] }]",
-            "parameters { key: \"[a-z:]{0,4}\" value < string_value: '[a-z\"{]{0,5}' > }",
+            "input \\[\\{ name: \"[a-z{}\\[\\]]{0,5}\" dims: \\[ -1, 3 \\] \\}\\]",
+            "parameters \\{ key: \"[a-z:]{0,4}\" value < string_value: '[a-z\"{]{0,5}' > \\}",
         ];
         prop::collection::vec(field, 0..6).prop_map(|fields| fields.join("\n"))
     }

@@ -92,6 +92,11 @@ mod tests {
             authorization(Path::new("/nonexistent"), "s").unwrap_err().to_string(),
         ];
         assert!(!table.concat().contains("hush"));
-        insta::assert_snapshot!(table.join("\n"), @"");
+        insta::assert_snapshot!(table.join("\n"), @r#"
+        Secret "s" has 0 keys and none of them is "authorization": store the value of the Authorization header under "authorization"
+        Secret "s" has 2 keys and none of them is "authorization": store the value of the Authorization header under "authorization"
+        Secret "s" holds more than one line, or characters that no header may have: store the value of the Authorization header in it, such as "Bearer …"
+        Secret "s" cannot be read in the pod: No such file or directory (os error 2)
+        "#);
     }
 }

@@ -71,7 +71,7 @@ async fn persist(
 ) -> Result<(), Fault> {
     let stopwatch = clock::stopwatch();
     let mut backoff = Backoff::new();
-    let mut attempt = Attempt { web: None, partial: None };
+    let mut attempt = Attempt { web: None, partial: None, is_downloaded: false };
     loop {
         let had = attempt.written();
         match attempt.run(job, settings, repository, board).await {
@@ -105,6 +105,7 @@ async fn persist(
 struct Attempt {
     web: Option<Web>,
     partial: Option<Partial>,
+    is_downloaded: bool,
 }
 
 impl Attempt {
@@ -127,14 +128,20 @@ impl Attempt {
             }
             ModelUri::Http(http) => {
                 let file = repository.download_path();
-                self.download(job, http, settings, &file, board).await?;
+                if !self.is_downloaded {
+                    self.download(job, http, settings, &file, board).await?;
+                    self.is_downloaded = true;
+                }
                 board.set(job.index, State::Downloading, "unpacking");
                 let archive = file.clone();
                 let placed = in_background(repository, move |repository| {
                     repository.place_archive(&name, &uri, &archive)
                 })
                 .await;
-                self.partial = None;
+                if matches!(placed, Err(Fault::Transient { .. })) {
+                    // Such as a full disk: the file is as good as before.
+                    return placed;
+                }
                 if let Err(error) = std::fs::remove_file(&file) {
                     tracing::warn!(error = %error, "cannot remove the downloaded file");
                 }

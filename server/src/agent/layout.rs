@@ -10,19 +10,21 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use super::archive::{self, UnpackError};
+use super::archive::{self, Bounds, UnpackError};
 use super::fault::{Fault, chain};
 use super::model::{self, Unfit};
 
 /// The directory for work, which Triton is never told to load.
 const WORK: &str = ".tms-work";
+/// Most entries of an archive.
+const MOST_ENTRIES: u64 = 100_000;
 
 /// The repository.
 #[derive(Clone)]
 pub struct Repository {
     models: PathBuf,
     claims: PathBuf,
-    maximum_bytes: u64,
+    bounds: Bounds,
 }
 
 /// Whether a claim's path gives a directory or an archive, and so how it is laid out.
@@ -34,7 +36,8 @@ enum Claimed {
 impl Repository {
     /// Opens the repository and removes what an agent before left half done.
     pub fn open(models: &Path, claims: &Path, maximum_bytes: u64) -> io::Result<Self> {
-        let repository = Self { models: models.to_owned(), claims: claims.to_owned(), maximum_bytes };
+        let bounds = Bounds { bytes: maximum_bytes, entries: MOST_ENTRIES };
+        let repository = Self { models: models.to_owned(), claims: claims.to_owned(), bounds };
         fs::create_dir_all(repository.work())?;
         for entry in fs::read_dir(repository.work())? {
             let path = entry?.path();
@@ -83,7 +86,7 @@ impl Repository {
         let unpacked = self.work().join("unpacked");
         remove(&unpacked).map_err(|error| Fault::of_files("cannot make room for the model", &error))?;
         let file = File::open(archive).map_err(|error| of_claim(uri, &error))?;
-        let outcome = archive::unpack(file, &unpacked, self.maximum_bytes)
+        let outcome = archive::unpack(file, &unpacked, self.bounds)
             .map_err(|error| of_archive(uri, &error))
             .and_then(|()| model::check(&unpacked, name).map_err(|unfit| of_model(uri, &unfit)))
             .and_then(|()| self.finish(name, uri, |place| fs::rename(&unpacked, place)));
@@ -236,7 +239,14 @@ mod tests {
         let places = Places::new();
         let table =
             ["none", "file.onnx/x", "bare", "file.onnx", "out", "loop"].map(|path| places.place(path));
-        insta::assert_snapshot!(table.join("\n"), @"");
+        insta::assert_snapshot!(table.join("\n"), @r#"
+        Permanent("pvc://c/none is not there: the claim has no such path")
+        Permanent("pvc://c/file.onnx/x is not there: the claim has no such path")
+        Permanent("pvc://c/bare: there is no version directory: put the model's files into a directory named by a number, such as 1/ (an ensemble needs an empty one)")
+        Permanent("pvc://c/file.onnx: the file is not an archive: expected tar, tar.gz, tar.zst or zip with the model's directory (version directories such as 1/, and config.pbtxt), told by its first bytes")
+        Permanent("pvc://c/out is a link that leads out of the claim")
+        Permanent("pvc://c/loop is a link that leads to itself")
+        "#);
     }
 
     #[test]

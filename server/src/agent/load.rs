@@ -9,6 +9,8 @@ use super::triton::{Silence, Triton};
 
 /// Time between two looks at loaded models.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// Time between two looks for a Triton that is starting.
+const START_INTERVAL: Duration = Duration::from_millis(250);
 /// Looks in a row that a Triton under load may leave unanswered.
 const MOST_SLOW: u32 = 3;
 
@@ -19,8 +21,10 @@ const WAITING: &str = "fetched, waits for its turn";
 enum Interrupted {
     /// A model has a permanent fault.
     Failed(Failure),
-    /// Something may pass; the round begins anew after a pause.
+    /// A load failed in a way that may pass; the round begins anew after a pause.
     Paused(Option<Duration>),
+    /// Triton is not there (yet).
+    Away,
     /// Triton is busy; what was known still holds.
     Slow,
 }
@@ -58,6 +62,7 @@ pub async fn keep_loaded(
                 backoff.pause(None)
             }
             Err(Interrupted::Paused(wait)) => backoff.pause(wait),
+            Err(Interrupted::Away) => START_INTERVAL,
         };
         tokio::time::sleep(pause).await;
     }
@@ -96,7 +101,7 @@ async fn load(
         // It is starting, or about to end: what it is given now would be lost.
         Ok(false) => {
             board.set(index, State::Loading, "Triton is not live");
-            return Err(Interrupted::Paused(None));
+            return Err(Interrupted::Away);
         }
         Err(silence) => return Err(lost(board, count, &silence)),
     }
@@ -127,5 +132,5 @@ fn lost(board: &Board, count: usize, silence: &Silence) -> Interrupted {
     for index in 0..count {
         board.set(index, State::Loading, if index == 0 { &reason } else { WAITING });
     }
-    Interrupted::Paused(None)
+    Interrupted::Away
 }

@@ -83,7 +83,15 @@ pub async fn run(
     if let Err(error) = termination::write(&settings.termination_log, &failures) {
         tracing::error!(error = %error, path = %settings.termination_log.display(), "cannot write the termination message");
     }
+    tracing::info!(peak_memory_kib = peak_memory_kib(), "the agent ends");
     Ok(failures)
+}
+
+/// The most memory that this process has had, in KiB, where Linux tells.
+fn peak_memory_kib() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.split_whitespace().next()?.parse().ok()
 }
 
 /// Serves the models, and returns the permanent faults that keep it from doing so.

@@ -8,7 +8,7 @@ use std::path::Path;
 use super::config_name::{Named, config_name};
 
 /// Name of a model's configuration.
-const CONFIG: &str = "config.pbtxt";
+pub const CONFIG: &str = "config.pbtxt";
 /// Most bytes of a configuration.
 const LARGEST_CONFIG: u64 = 1 << 20;
 
@@ -114,7 +114,7 @@ mod tests {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, content).unwrap();
         }
-        check(folder.path(), name).err().map(|unfit| unfit.to_string()).unwrap_or_default()
+        check(folder.path(), name).map_or_else(|unfit| unfit.to_string(), |()| "fits".to_owned())
     }
 
     #[test]
@@ -132,6 +132,17 @@ mod tests {
             refusal(&[("model/1/x", b"")], "a"),
             refusal(&[("99999999999999999999/x", b"")], "a"),
         ];
-        insta::assert_snapshot!(table.join("\n"), @"");
+        insta::assert_snapshot!(table.join("\n"), @r#"
+        fits
+        fits
+        fits
+        config.pbtxt says name: "a"; the lease calls it "b": change one of them
+        config.pbtxt is not text: it must be a ModelConfig in protobuf's text format, in UTF-8
+        config.pbtxt is not a file
+        there is no version directory: put the model's files into a directory named by a number, such as 1/ (an ensemble needs an empty one)
+        there is no version directory: put the model's files into a directory named by a number, such as 1/ (an ensemble needs an empty one)
+        there is no version directory: put the model's files into a directory named by a number, such as 1/ (an ensemble needs an empty one); there is only a directory "model": if that is the model, name it in the uri
+        there is no version directory: put the model's files into a directory named by a number, such as 1/ (an ensemble needs an empty one); there is only a directory "99999999999999999999": if that is the model, name it in the uri
+        "#);
     }
 }

@@ -193,6 +193,15 @@ mod tests {
             &[maximum, none, ("TMS_AGENT_ADDRESS", "8010")],
         ];
         let refusals = table.map(|variables| read(variables).unwrap_err().to_string());
-        insta::assert_snapshot!(refusals.join("\n"), @"");
+        insta::assert_snapshot!(refusals.join("\n"), @r#"
+        TMS_MODELS is not set: the agent is started by the pod of a lease
+        TMS_MAXIMUM_BYTES is not set: the agent is started by the pod of a lease
+        TMS_MAXIMUM_BYTES is "1Gi", which is not a positive number of bytes
+        TMS_MODELS is not a list of models in JSON: invalid type: map, expected a sequence at line 1 column 0
+        TMS_MODELS has a model "../a", whose name cannot be a directory's
+        TMS_MODELS has the model "a" twice
+        TMS_ALLOW_HTTP is "yes", which is neither true nor false
+        TMS_AGENT_ADDRESS is "8010", which is not an address and a port
+        "#);
     }
 }

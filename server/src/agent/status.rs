@@ -178,7 +178,7 @@ mod tests {
         board.bytes(0, 5, Some(9));
         board.bytes(0, 9, Some(9));
         assert_eq!(board.after(2).await.revision, 3, "the five came within a second of the first");
-        insta::assert_snapshot!(serde_json::to_string(&board.snapshot()).unwrap(), @"");
+        insta::assert_snapshot!(serde_json::to_string(&board.snapshot()).unwrap(), @r#"{"revision":3,"models":[{"name":"a","state":"downloading","downloadedBytes":9,"totalBytes":9,"message":""},{"name":"b","state":"pending","message":""}]}"#);
         board.set(0, State::Ready, "");
         board.set(0, State::Ready, "");
         assert_eq!(board.snapshot().revision, 4);
@@ -186,6 +186,6 @@ mod tests {
         assert_eq!(board.snapshot().unready().as_deref(), Some("b is being loaded: Triton does not answer"));
         board.set(1, State::Ready, "");
         assert_eq!(board.snapshot().unready(), None);
-        insta::assert_snapshot!(serde_json::to_string(&board.snapshot()).unwrap(), @"");
+        insta::assert_snapshot!(serde_json::to_string(&board.snapshot()).unwrap(), @r#"{"revision":6,"models":[{"name":"a","state":"ready","message":""},{"name":"b","state":"ready","message":""}]}"#);
     }
 }

@@ -48,7 +48,10 @@ pub fn plain(error: &str) -> String {
     if text.contains("at least one version must be available") {
         return "no version directory of the model fits its version_policy".to_owned();
     }
-    cut(&reason(text), LONGEST)
+    match reason(text) {
+        reason if reason.is_empty() => "Triton gives no reason".to_owned(),
+        reason => cut(&reason, LONGEST),
+    }
 }
 
 /// Takes off what says only that a load failed.
@@ -115,7 +118,17 @@ mod tests {
             "not JSON",
             "",
         ];
-        insta::assert_snapshot!(table.map(|body| plain(&error_of(body))).join("\n"), @"");
+        insta::assert_snapshot!(table.map(|body| plain(&error_of(body))).join("\n"), @r#"
+        ModuleNotFoundError: No module named 'nothere' (1/model.py, line 1)
+        ValueError: weights are missing: a.bin (1/model.py, line 3)
+        config.pbtxt asks for the backend "nothere", which this Triton image does not have: change it, or choose another image
+        Triton cannot read the model's config.pbtxt: it is not a valid ModelConfig (the log of the container triton says where)
+        no version directory of the model fits its version_policy
+        KeyError: 'weights'
+        ensemble 'e' depends on 'a' which has no loaded version
+        not JSON
+        Triton gives no reason
+        "#);
         assert!(plain(&"x".repeat(10_000)).len() <= LONGEST);
     }
 }

@@ -16,8 +16,14 @@ use std::path::Path;
 
 pub use tree::Tree;
 
-/// Entries of an archive, and directories that they imply.
-pub const MOST_ENTRIES: u64 = 100_000;
+/// How large an archive may be.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Most bytes of all files.
+    pub bytes: u64,
+    /// Most entries, with the directories that they imply.
+    pub entries: u64,
+}
 
 /// Bytes that tell what a file is.
 const HEAD: usize = 512;
@@ -68,8 +74,11 @@ pub enum Refused {
         maximum: u64,
     },
     /// Too many files.
-    #[error("the archive has more than {MOST_ENTRIES} entries")]
-    TooManyEntries,
+    #[error("the archive has more than {most} entries")]
+    TooManyEntries {
+        /// The bound.
+        most: u64,
+    },
     /// Too many links.
     #[error(
         "the archive has more links than the agent takes: at most {} with {} bytes of names",
@@ -96,7 +105,7 @@ pub enum Refused {
         kind: &'static str,
     },
     /// Two entries of one name that differ in kind.
-    #[error("the archive has {name:?} twice, once as a directory and once as something else")]
+    #[error("the archive has {name:?} twice, as entries of different kinds")]
     Twice {
         /// The name.
         name: String,
@@ -133,14 +142,13 @@ enum Format {
 }
 
 /// Unpacks an archive into the directory `to`, which it makes, and which is the caller's to remove after an error.
-/// At most `maximum` bytes of files are written.
-pub fn unpack(mut file: File, to: &Path, maximum: u64) -> Result<(), UnpackError> {
+pub fn unpack(mut file: File, to: &Path, bounds: Bounds) -> Result<(), UnpackError> {
     let head = head_of(&mut file).map_err(UnpackError::Files)?;
     file.rewind().map_err(UnpackError::Files)?;
     let Some(format) = format(&head) else {
         return Err(Refused::NotAnArchive { what: resemblance(&head) }.into());
     };
-    let mut tree = Tree::create(to, maximum).map_err(UnpackError::Files)?;
+    let mut tree = Tree::create(to, bounds).map_err(UnpackError::Files)?;
     match format {
         Format::Tar => tape::unpack(io::BufReader::new(file), &mut tree)?,
         Format::Gzip => compressed::gzip(file, &mut tree)?,

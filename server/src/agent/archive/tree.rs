@@ -10,7 +10,8 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::links::Links;
-use super::{MOST_ENTRIES, Refused, UnpackError, name, read_error};
+use super::{Bounds, Refused, UnpackError, name, read_error};
+use crate::agent::model;
 
 /// Bytes that are copied at once.
 const BUFFER: usize = 64 << 10;
@@ -18,22 +19,23 @@ const BUFFER: usize = 64 << 10;
 /// A directory that is being filled.
 pub struct Tree {
     root: PathBuf,
-    maximum: u64,
-    bytes_left: u64,
-    entries_left: u64,
+    bounds: Bounds,
+    left: Bounds,
+    /// The directory of the entry before, which need not be made again.
+    latest: PathBuf,
     links: Links,
     buffer: Vec<u8>,
 }
 
 impl Tree {
-    /// Makes the directory, which must not be there. At most `maximum` bytes are written into its files.
-    pub fn create(root: &Path, maximum: u64) -> io::Result<Self> {
+    /// Makes the directory, which must not be there.
+    pub fn create(root: &Path, bounds: Bounds) -> io::Result<Self> {
         make_directory(root)?;
         Ok(Self {
             root: root.to_owned(),
-            maximum,
-            bytes_left: maximum,
-            entries_left: MOST_ENTRIES,
+            bounds,
+            left: bounds,
+            latest: PathBuf::new(),
             links: Links::default(),
             buffer: vec![0; BUFFER],
         })
@@ -62,18 +64,18 @@ impl Tree {
         }
         let path = self.place(name)?;
         let at = self.root.join(&path);
-        match fs::remove_file(&at) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(_) if at.is_dir() => return Err(twice(&path)),
-            other => other.map_err(UnpackError::Files)?,
-        }
         let mode = if executable { 0o755 } else { 0o644 };
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(mode)
-            .open(&at)
-            .map_err(UnpackError::Files)?;
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true).mode(mode);
+        let mut file = match options.open(&at) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                if at.is_dir() {
+                    return Err(twice(&path));
+                }
+                fs::remove_file(&at).and_then(|()| options.open(&at)).map_err(UnpackError::Files)?
+            }
+            other => other.map_err(UnpackError::Files)?,
+        };
         // Triton may run as another user, whatever our umask.
         file.set_permissions(Permissions::from_mode(mode)).map_err(UnpackError::Files)?;
         self.copy(content, &mut file)
@@ -109,13 +111,17 @@ impl Tree {
         self.count()?;
         let path = name::path(name)?;
         let Some(parent) = path.parent() else {
-            return Err(Refused::Twice { name: name::shown(name) }.into());
+            let problem = "is that of the model's directory itself";
+            return Err(Refused::Name { name: name::shown(name), problem }.into());
         };
         self.make_directories(parent)?;
         Ok(path)
     }
 
     fn make_directories(&mut self, path: &Path) -> Result<(), UnpackError> {
+        if path == self.latest {
+            return Ok(());
+        }
         let mut at = self.root.clone();
         for part in path {
             at.push(part);
@@ -130,6 +136,7 @@ impl Tree {
                 Err(error) => return Err(UnpackError::Files(error)),
             }
         }
+        path.clone_into(&mut self.latest);
         Ok(())
     }
 
@@ -142,15 +149,16 @@ impl Tree {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(read_error(error)),
             };
-            let left = self.bytes_left.checked_sub(length as u64);
-            self.bytes_left = left.ok_or(Refused::TooLarge { maximum: self.maximum })?;
+            let left = self.left.bytes.checked_sub(length as u64);
+            self.left.bytes = left.ok_or(Refused::TooLarge { maximum: self.bounds.bytes })?;
             to.write_all(&self.buffer[..length]).map_err(UnpackError::Files)?;
             written += length as u64;
         }
     }
 
     fn count(&mut self) -> Result<(), Refused> {
-        self.entries_left = self.entries_left.checked_sub(1).ok_or(Refused::TooManyEntries)?;
+        let left = self.left.entries.checked_sub(1);
+        self.left.entries = left.ok_or(Refused::TooManyEntries { most: self.bounds.entries })?;
         Ok(())
     }
 }
@@ -166,7 +174,8 @@ fn only_directory(root: &Path) -> io::Result<Option<PathBuf>> {
     let (Some(first), None) = (entries.next().transpose()?, entries.next()) else {
         return Ok(None);
     };
-    let is_version = crate::agent::model::is_version(&first.file_name());
+    // A model may have a number for a name, but a version of it has no configuration.
+    let is_version = model::is_version(&first.file_name()) && !first.path().join(model::CONFIG).exists();
     let is_inner = first.file_type()?.is_dir() && !is_version;
     Ok(is_inner.then(|| first.path()))
 }

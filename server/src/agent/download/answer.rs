@@ -163,6 +163,24 @@ mod tests {
             line(500, ("retry-after", "soon"), &order, 0),
         ];
         assert!(!table.concat().contains("hush") && !table.concat().contains("secret"));
-        insta::assert_snapshot!(table.join("\n"), @"");
+        insta::assert_snapshot!(table.join("\n"), @r#"
+        200 100: Ok(Transfer { found: Whole, total: Some(100) })
+        200 101: Err(Permanent("the file is larger than 100 bytes (server.modelRepositories.maximumSize)"))
+        200 : Ok(Transfer { found: Whole, total: None })
+        206 bytes 50-99/100: Ok(Transfer { found: Rest, total: Some(100) })
+        206 bytes 50-99/*: Ok(Transfer { found: Rest, total: None })
+        206 bytes 0-99/100: Err(Transient { message: "https://h/x answers with another range than was asked for", wait: None })
+        206 bytes 50-999/1000: Err(Permanent("the file is larger than 100 bytes (server.modelRepositories.maximumSize)"))
+        206 : Err(Permanent("https://h/x answers 206 Partial Content"))
+        204 : Err(Permanent("https://h/x answers 204 No Content"))
+        404 : Err(Permanent("https://h/x answers 404 Not Found"))
+        401 : Err(Permanent("https://h/x answers 401 Unauthorized and no Secret applies to this address (server.modelRepositories.https)"))
+        403 : Err(Permanent("https://h/x answers 403 Forbidden to the credentials of Secret \"s\""))
+        416 : Err(Transient { message: "https://h/x answers 416 Range Not Satisfiable", wait: None })
+        408 : Err(Transient { message: "https://h/x answers 408 Request Timeout", wait: None })
+        429 7: Err(Transient { message: "https://h/x answers 429 Too Many Requests", wait: Some(7s) })
+        503 Thu, 01 Jan 1970 00:00:00 GMT: Err(Transient { message: "https://h/x answers 503 Service Unavailable", wait: None })
+        500 soon: Err(Transient { message: "https://h/x answers 500 Internal Server Error", wait: None })
+        "#);
     }
 }

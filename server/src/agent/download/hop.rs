@@ -45,11 +45,6 @@ impl Hop {
         let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
         let location = location.ok_or_else(|| refuse("without saying where"))?;
         let mut url = self.url.join(location).map_err(|_| refuse("to what is not an address"))?;
-        // No credentials but the Secret's are ever sent.
-        if url.set_username("").and_then(|()| url.set_password(None)).is_err() && url.has_authority() {
-            return Err(refuse("to what is not an address"));
-        }
-        url.set_fragment(None);
         match url.scheme() {
             "https" => {}
             "http" if order.allow_http => {}
@@ -60,6 +55,9 @@ impl Hop {
             }
             other => return Err(refuse(&format!("to {other}:, and only https: and http: are followed"))),
         }
+        // No credentials but the Secret's are ever sent. Addresses of these schemes can always be freed of others.
+        let _ = url.set_username("").and_then(|()| url.set_password(None));
+        url.set_fragment(None);
         let is_trusted = self.is_trusted && keeps_trust(&self.url, &url);
         Ok(Self { url, is_trusted, count: self.count + 1 })
     }
@@ -118,7 +116,20 @@ mod tests {
             ("https://a.b/x", "https://", true),
         ];
         let lines = table.map(|(from, to, allow)| format!("{from} -> {to}: {}", redirected(from, to, allow)));
-        insta::assert_snapshot!(lines.join("\n"), @"");
+        insta::assert_snapshot!(lines.join("\n"), @r"
+        https://a.b/x?q=1 -> /y?z=2: https://a.b/y?z=2 with credentials
+        https://a.b/x -> https://a.b:443/y#f: https://a.b/y with credentials
+        https://a.b/x -> https://a.b:8443/y: https://a.b:8443/y without
+        https://a.b/x -> https://c.a.b/y: https://c.a.b/y without
+        https://a.b/x -> //u:p@c/y: https://c/y without
+        https://a.b/x?secret -> http://a.b/y: https://a.b/x redirects to http://, which is not encrypted (server.modelRepositories.allowHttp is false)
+        https://a.b/x -> http://a.b/y: http://a.b/y without
+        http://a.b/x -> https://a.b/y: https://a.b/y with credentials
+        http://a.b/x -> http://a.b/y: http://a.b/x is not encrypted: use https://, or let the administrator allow http:// (server.modelRepositories.allowHttp)
+        https://a.b/x -> file:///etc/passwd: https://a.b/x redirects to file:, and only https: and http: are followed
+        https://a.b/x -> pvc:x: https://a.b/x redirects to pvc:, and only https: and http: are followed
+        https://a.b/x -> https://: https://a.b/x redirects to what is not an address
+        ");
     }
 
     #[test]
