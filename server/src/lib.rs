@@ -1,5 +1,6 @@
 //! The TMS server: hands out leases of Triton Inference Server on Kubernetes.
 
+pub mod agent;
 pub mod auth;
 pub mod clock;
 pub mod cluster;

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 const ARROWS: [(&str, &[&str]); 10] = [
     ("domain", &[]),
     ("clock", &[]),
+    ("agent", &["clock", "domain"]),
     ("auth", &["domain"]),
     ("config", &["domain"]),
     ("telemetry", &["config"]),
@@ -47,6 +48,15 @@ fn the_domain_reaches_for_nothing_outside() {
             assert!(!code.contains(&format!("{outside}::")), "{} uses {outside}", file.display());
         }
         assert!(!code.contains("async "), "{} is not synchronous", file.display());
+    }
+}
+
+#[test]
+fn the_agent_knows_neither_kubernetes_nor_the_api() {
+    for file in files_of("agent") {
+        for outside in ["kube", "k8s_openapi", "sqlx", "tonic", "tms_proto"] {
+            assert!(!code_of(&file).contains(&format!("{outside}::")), "{} uses {outside}", file.display());
+        }
     }
 }
 

@@ -363,7 +363,7 @@ fn listen_key(key: Option<&'static str>, error: &io::Error) -> &'static str {
 }
 
 /// Writes the address in one step, so that whoever waits for the file reads all of it.
-fn write_address(path: &Path, address: SocketAddr) -> io::Result<()> {
+pub fn write_address(path: &Path, address: SocketAddr) -> io::Result<()> {
     let mut unfinished = path.as_os_str().to_owned();
     unfinished.push(".tmp");
     std::fs::write(&unfinished, format!("{address}\n"))?;
