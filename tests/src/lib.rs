@@ -9,6 +9,7 @@ pub mod process;
 pub mod random;
 pub mod samples;
 pub mod server;
+pub mod site;
 pub mod wait;
 
 use std::env;

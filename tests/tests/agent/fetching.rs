@@ -8,7 +8,7 @@ use tms_server::clock::stopwatch;
 
 use crate::archives::{model, sha256};
 use crate::harness::Pod;
-use crate::site::{Asked, Reply, Site, answer, cut, file};
+use tms_tests::site::{Asked, Reply, Site, answer, cut, file};
 
 /// A Triton that takes every model.
 async fn willing_triton() -> Site {

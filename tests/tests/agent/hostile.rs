@@ -7,7 +7,7 @@ use tar::EntryType::{self, Block, Char, Directory, Fifo, Link, Regular, Symlink}
 
 use crate::archives::{gzip, tar, zstd};
 use crate::harness::Pod;
-use crate::site::{Asked, Reply, Site, answer};
+use tms_tests::site::{Asked, Reply, Site, answer};
 
 /// Most memory of the agent, in MiB.
 const MEMORY: u64 = 64;

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::harness::Pod;
-use crate::site::{Asked, Reply, Site, answer};
+use tms_tests::site::{Asked, Reply, Site, answer};
 
 fn pod(triton: &Site) -> Pod {
     let pod = Pod::new().claim("a/1/x", b"").claim("b/1/x", b"");

@@ -9,4 +9,3 @@ mod harness;
 mod hostile;
 mod loading;
 mod real;
-mod site;

@@ -16,9 +16,8 @@ fn a_triton_that_is_killed_gets_its_models_again() {
         let lease =
             client.ready(models([("first", &store.uri("first")), ("second", &store.uri("second"))])).await;
         let before = client.installation.pods(&lease.id);
-        let container = before[0].triton_container.clone();
-        let kill = ["--namespace=k8s.io", "tasks", "kill", "--signal=SIGKILL", &container];
-        client.installation.cluster.run("ctr", &kill).expect("it is killed");
+        let namespace = client.installation.namespace.name;
+        client.installation.cluster.kill_container(namespace, &before[0].name, "triton");
         let after = until("the Triton runs again", 120, async || {
             let pods = client.installation.pods(&lease.id);
             (pods[0].triton_restarts == before[0].triton_restarts + 1).then_some(pods)
@@ -26,7 +25,8 @@ fn a_triton_that_is_killed_gets_its_models_again() {
         .await;
         assert_eq!(after[0].uid, before[0].uid, "the pod stays");
         let is_ready = |lease: &tms_proto::v1::Lease| {
-            lease.state() == LeaseState::Ready && lease.replicas.as_ref().is_some_and(|replicas| replicas.ready == 1)
+            lease.state() == LeaseState::Ready
+                && lease.replicas.as_ref().is_some_and(|replicas| replicas.ready == 1)
         };
         // The restart is seen first, and what it means for readiness a moment later.
         let url = format!("{}/v2/models/second/ready", lease_url(&lease));

@@ -33,7 +33,7 @@ server:
     default: {gpus: 0, cpu: 20m, memory: 256Mi, sharedMemory: 64Mi}
     maximum: {gpus: 16}
   modelRepositories:
-    pvc: [{claimName: models}]
+    pvc: [{claimName: models, accessMode: ReadOnlyMany}]
     trustBundle: model-authorities
     maximumSize: 256Mi
   autoscaling:
@@ -112,7 +112,9 @@ impl Installation {
     /// Changes the release by helm, and waits until the server runs so.
     pub fn helm(&self, command: &[&str]) {
         let place = ["--namespace", self.namespace.name, "--wait", "--timeout=120s"];
-        self.cluster.run("helm", &[command, &place].concat()).unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        self.cluster
+            .run("helm", &[command, &place].concat())
+            .unwrap_or_else(|error| panic!("{command:?}: {error}"));
     }
 
     /// Returns a command of tmsctl, which reaches the server at `target`, for a thread inside the cluster's network.
@@ -131,7 +133,8 @@ impl Installation {
             .ca_certificate(Certificate::from_pem(&self.authority))
             .domain_name(format!("tms.{}.svc", self.namespace.name));
         let endpoint = Endpoint::from_shared(self.address.clone()).expect("an address");
-        let endpoint = endpoint.tls_config(tls).expect("an authority").connect_timeout(Duration::from_secs(5));
+        let endpoint =
+            endpoint.tls_config(tls).expect("an authority").connect_timeout(Duration::from_secs(5));
         Client { installation: self, leases: LeaseServiceClient::new(endpoint.connect_lazy()) }
     }
 
@@ -157,7 +160,8 @@ impl Installation {
     /// What kubectl answers about the namespace, as JSON.
     pub fn json(&self, args: &[&str]) -> serde_json::Value {
         let answer = self.namespace.kubectl(&[args, &["--output=json"]].concat());
-        serde_json::from_str(&answer.unwrap_or_else(|error| panic!("kubectl {args:?}: {error}"))).expect("JSON")
+        serde_json::from_str(&answer.unwrap_or_else(|error| panic!("kubectl {args:?}: {error}")))
+            .expect("JSON")
     }
 }
 
@@ -179,7 +183,6 @@ pub struct Pod {
     pub name: String,
     pub uid: String,
     pub triton_restarts: i64,
-    pub triton_container: String,
 }
 
 impl Pod {
@@ -190,7 +193,6 @@ impl Pod {
             name: text(&pod["metadata"]["name"]),
             uid: text(&pod["metadata"]["uid"]),
             triton_restarts: triton["restartCount"].as_i64().unwrap_or(0),
-            triton_container: text(&triton["containerID"]).trim_start_matches("containerd://").to_owned(),
         }
     }
 }
@@ -218,8 +220,11 @@ impl Client<'_> {
                 told.push(message);
             }
         };
-        tokio::time::timeout(Duration::from_secs(180), all).await.expect("the lease is ready or ended in time");
-        let last = told.last().and_then(|message| message.lease.clone()).expect("the last message has the lease");
+        tokio::time::timeout(Duration::from_secs(180), all)
+            .await
+            .expect("the lease is ready or ended in time");
+        let last =
+            told.last().and_then(|message| message.lease.clone()).expect("the last message has the lease");
         (last, told)
     }
 
@@ -238,7 +243,8 @@ impl Client<'_> {
 
     /// Waits until a lease is as it should be.
     pub async fn until(&self, id: &str, what: &str, is_so: impl Fn(&Lease) -> bool) -> Lease {
-        until(&format!("lease {id} {what}"), 180, async || self.lease(id).await.filter(|lease| is_so(lease))).await
+        until(&format!("lease {id} {what}"), 180, async || self.lease(id).await.filter(|lease| is_so(lease)))
+            .await
     }
 
     /// Releases a lease, and waits until it holds nothing.

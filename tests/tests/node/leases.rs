@@ -21,11 +21,8 @@ fn models_load_in_order_and_answer_through_the_service_with_postgresql() {
 
 /// `second` asks `claimed` while it is loaded, and `both` needs `claimed` and `second`.
 async fn models_load_in_order_and_answer(client: Client<'static>) {
-    let store = Store::start(&[
-        Model::asks("second", "claimed"),
-        Model::pair("both", "claimed", "second"),
-    ])
-    .await;
+    let store =
+        Store::start(&[Model::asks("second", "claimed"), Model::pair("both", "claimed", "second")]).await;
     let spec = models([
         ("claimed", "pvc://models/claimed"),
         ("second", &store.uri("second")),
@@ -35,14 +32,16 @@ async fn models_load_in_order_and_answer(client: Client<'static>) {
     assert_eq!(lease.state(), LeaseState::Ready, "{told:#?}");
     let last: Vec<_> = told.last().unwrap().models.iter().map(|m| (m.name.as_str(), m.state())).collect();
     assert_eq!(last, ["claimed", "second", "both"].map(|name| (name, ModelState::Ready)));
-    let states: BTreeSet<_> = told.iter().flat_map(|message| &message.models).map(|m| m.state() as i32).collect();
+    let states: BTreeSet<_> =
+        told.iter().flat_map(|message| &message.models).map(|m| m.state() as i32).collect();
     assert!(states.len() > 1, "there was progress on the way: {told:#?}");
 
     let endpoint = lease.endpoint.as_ref().unwrap();
     let program = ask(&format!("http://{}:{}/v2/models/both/infer", endpoint.host, endpoint.http_port));
     assert_eq!(client.installation.namespace.ask(&program).as_deref(), Ok("[1.5, 2.5]\n"));
     // Who may ask the models may not unload them.
-    let program = unload(&format!("http://{}:{}/v2/repository/models/both/unload", endpoint.host, endpoint.http_port));
+    let program =
+        unload(&format!("http://{}:{}/v2/repository/models/both/unload", endpoint.host, endpoint.http_port));
     assert_eq!(client.installation.namespace.ask(&program).as_deref(), Ok("403\n"));
     client.release(&lease.id).await;
 }
@@ -80,11 +79,13 @@ fn one_bad_model_of_three_makes_the_lease_invalid_with_its_reason_and_frees_ever
         let (lease, told) = client.acquired(spec).await;
         assert_eq!(lease.state(), LeaseState::Invalid, "{told:#?}");
         assert!(
-            lease.message.contains("bad") && lease.message.contains("the weights are of another architecture"),
+            lease.message.contains("bad")
+                && lease.message.contains("the weights are of another architecture"),
             "{}",
             lease.message
         );
-        let failed: Vec<_> = told.last().unwrap().models.iter().map(|m| m.state() == ModelState::Failed).collect();
+        let failed: Vec<_> =
+            told.last().unwrap().models.iter().map(|m| m.state() == ModelState::Failed).collect();
         assert_eq!(failed, [false, true, false]);
         client.until(&lease.id, "holds nothing", |lease| lease.closed_at.is_some()).await;
         assert!(client.installation.pods(&lease.id).is_empty());
@@ -130,7 +131,8 @@ fn an_image_that_does_not_exist_is_said_and_released() {
         spec.bespoke.as_mut().unwrap().image = "docker.io/local/no-such-triton:1".to_owned();
         let mut stream = client.acquire(spec).await.expect("the lease is granted");
         let id = stream.message().await.unwrap().unwrap().lease.unwrap().id;
-        let lease = client.until(&id, "says what is wrong", |lease| lease.message.contains("cannot be pulled")).await;
+        let lease =
+            client.until(&id, "says what is wrong", |lease| lease.message.contains("cannot be pulled")).await;
         assert!(lease.message.contains("docker.io/local/no-such-triton:1"), "{}", lease.message);
         client.release(&id).await;
     });

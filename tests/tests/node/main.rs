@@ -1,6 +1,8 @@
 //! What runs in pods of a real node: real Tritons, and TMS itself as its chart installs it. The node is shared by the tests
 //! of this file; Pod Security `restricted` is enforced wherever they have pods.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on ends")]
+
 mod changes;
 mod failures;
 mod installation;

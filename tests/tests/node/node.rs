@@ -118,6 +118,7 @@ fn the_servers_image_runs_without_root_and_with_a_read_only_root_file_system() {
 
 #[test]
 fn a_killed_container_is_started_again() {
+    let _node = use_node();
     let Some(namespace) = Namespace::new("killed") else { return };
     namespace.start_client();
     namespace.cluster.kill_container("killed", "client", "client");
@@ -176,6 +177,7 @@ fn a_pod_without_root_writes_its_volume_and_is_known_to_the_apiserver() {
 
 #[test]
 fn a_pod_reaches_a_postgresql_of_the_tests() {
+    let _node = use_node();
     let Some(namespace) = Namespace::new("postgres") else { return };
     let Some(postgres) = InCluster::start(namespace.cluster) else { return };
     namespace.start_client();

@@ -14,19 +14,31 @@ use crate::site::Store;
 fn a_person_creates_a_lease_asks_it_reads_its_logs_and_releases_it() {
     on(Database::Sqlite, async |client| {
         let store = Store::start(&[Model::echo("a").with("load_time_ms", "1500")]).await;
-        let models = [format!("name=a,uri={}", store.uri("a")), "name=claimed,uri=pvc://models/claimed".to_owned()];
+        let models =
+            [format!("name=a,uri={}", store.uri("a")), "name=claimed,uri=pvc://models/claimed".to_owned()];
         let person = Person::of(&client);
-        let said = person.types(&["lease", "create", "-m", &models[0], "-m", &models[1], "--enable-autoscaling"]);
+        let said =
+            person.types(&["lease", "create", "-m", &models[0], "-m", &models[1], "--enable-autoscaling"]);
         println!("{said}");
         assert!(said.contains("READY"), "{said}");
-        let id = said.split_whitespace().find(|word| word.len() == 32).expect("it prints the lease's id").to_owned();
+        let id = said
+            .split_whitespace()
+            .find(|word| word.len() == 32)
+            .expect("it prints the lease's id")
+            .to_owned();
 
-        let line = said.lines().find(|line| line.trim_start().starts_with("curl ")).expect("a curl line").trim();
+        let line =
+            said.lines().find(|line| line.trim_start().starts_with("curl ")).expect("a curl line").trim();
         let url = line.split_whitespace().last().unwrap().trim_matches('\'').to_owned();
-        let program = format!("import urllib.request; print(urllib.request.urlopen({url:?}, timeout=5).status)");
+        let program =
+            format!("import urllib.request; print(urllib.request.urlopen({url:?}, timeout=5).status)");
         assert_eq!(client.installation.namespace.ask(&program).as_deref(), Ok("200\n"), "{line}");
         let pods = client.installation.namespace.kubectl(&[
-            "get", "pods", "--no-headers", "--selector", &format!("tms.internal/lease-id={id}"),
+            "get",
+            "pods",
+            "--no-headers",
+            "--selector",
+            &format!("tms.internal/lease-id={id}"),
         ]);
         assert!(pods.as_ref().is_ok_and(|pods| pods.contains("2/2")), "{pods:?}");
 
@@ -50,7 +62,11 @@ impl Person {
     fn of(client: &Client<'static>) -> Self {
         let installation = client.installation;
         let mut forward = installation.cluster.start_kubectl(&[
-            "port-forward", "--namespace", installation.namespace.name, "service/tms", ":30345",
+            "port-forward",
+            "--namespace",
+            installation.namespace.name,
+            "service/tms",
+            ":30345",
         ]);
         let mut line = String::new();
         let output = forward.stdout.as_mut().expect("it was piped");
@@ -81,7 +97,8 @@ impl Drop for Person {
 
 /// A port of this machine answers for the lease.
 async fn forward(person: &Person, id: &str) {
-    let mut command = person.installation.tmsctl(&person.target, &["lease", "port-forward", id, "18000:8000"]);
+    let mut command =
+        person.installation.tmsctl(&person.target, &["lease", "port-forward", id, "18000:8000"]);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("tmsctl starts");
     let asked = until("the forwarded port answers", 60, async || {
         let mut stream = std::net::TcpStream::connect(("127.0.0.1", 18000)).ok()?;

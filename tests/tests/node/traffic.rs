@@ -124,7 +124,12 @@ impl Report {
     pub fn all_good(self) -> Self {
         assert_eq!(self.0.len(), 3);
         for (client, requests) in &self.0 {
-            assert_eq!(requests.failed, Vec::<String>::new(), "{client}: besides {} that were answered", requests.good);
+            assert_eq!(
+                requests.failed,
+                Vec::<String>::new(),
+                "{client}: besides {} that were answered",
+                requests.good
+            );
             assert!(requests.good > 20, "{client}: only {} requests", requests.good);
         }
         self
@@ -199,7 +204,8 @@ impl LongRequest {
 
 /// Runs a Python program in the pod `client`.
 fn run(installation: &Installation, program: &[&str]) -> (Child, BufReader<ChildStdout>) {
-    let place = ["exec", "--stdin", "--namespace", installation.namespace.name, "client", "--", "python3", "-c"];
+    let place =
+        ["exec", "--stdin", "--namespace", installation.namespace.name, "client", "--", "python3", "-c"];
     let mut process = installation.cluster.start_kubectl(&[&place[..], program].concat());
     let output = BufReader::new(process.stdout.take().expect("it was piped"));
     (process, output)

@@ -2,7 +2,6 @@
 
 use tms_proto::v1::LeaseState;
 use tms_tests::models::Model;
-use tms_tests::server::Database;
 
 use crate::installation::{Installation, models};
 use crate::site::Store;
@@ -25,7 +24,9 @@ fn an_upgrade_and_a_rollback_of_the_server_restart_no_triton() {
 
         let image = format!("images.server={next}");
         let chart = concat!(env!("CARGO_MANIFEST_DIR"), "/../helm");
-        for change in [&["upgrade", "tms", chart, "--reuse-values", "--set", &image][..], &["rollback", "tms"]] {
+        for change in
+            [&["upgrade", "tms", chart, "--reuse-values", "--set", &image][..], &["rollback", "tms"]]
+        {
             installation.helm(change);
             let again = client.until(&lease.id, "is ready", |lease| lease.state() == LeaseState::Ready).await;
             assert_eq!(again.generation, lease.generation);

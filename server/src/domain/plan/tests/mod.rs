@@ -6,9 +6,7 @@ mod snapshots;
 use jiff::{SignedDuration, Timestamp};
 
 use super::*;
-use crate::domain::lease::{
-    Lease, LeaseId, Model, Placement, Report, Spec, Tenure, Toleration, Triton,
-};
+use crate::domain::lease::{Lease, LeaseId, Model, Placement, Report, Spec, Tenure, Toleration, Triton};
 use crate::domain::repositories::{AccessMode, Claim, Credential, Target};
 use crate::domain::scaling::{
     Autoscaling, Behavior, MetricName, PolicyKind, ScalingPolicy, ScalingRules, SelectPolicy,

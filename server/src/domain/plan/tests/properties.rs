@@ -296,7 +296,8 @@ fn a_lease_that_downloads_believes_the_authorities_of_the_administrator() {
     settings.repositories.trust_bundle = Some("authorities".to_owned());
     let downloads = lease(spec(0, auto([])), &settings).deployment;
     let agent = downloads.pointer("/spec/template/spec/initContainers/0").unwrap();
-    let is_told = |variable: &Value| variable["name"] == "SSL_CERT_FILE" && variable["value"] == "/authorities/ca.crt";
+    let is_told =
+        |variable: &Value| variable["name"] == "SSL_CERT_FILE" && variable["value"] == "/authorities/ca.crt";
     assert!(agent["env"].as_array().unwrap().iter().any(is_told), "{agent}");
     let volumes = downloads.pointer("/spec/template/spec/volumes").unwrap().as_array().unwrap();
     assert!(volumes.iter().any(|volume| volume["configMap"]["name"] == "authorities"), "{volumes:?}");

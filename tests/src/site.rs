@@ -1,10 +1,13 @@
 //! A web server that answers byte for byte as a test says, over http or https, and remembers what it was asked.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on ends")]
+
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
+use rcgen::{CertifiedKey, KeyPair};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
@@ -75,7 +78,7 @@ pub struct Site {
 impl Site {
     /// Serves http; `reply` is told the request and how many came before it.
     pub async fn http(reply: impl Fn(&Asked, usize) -> Reply + Send + Sync + 'static) -> Self {
-        Self::start(None, reply).await
+        Self::start(Ipv4Addr::LOCALHOST.into(), None, reply).await
     }
 
     /// Serves https as `localhost` and `127.0.0.1`, with a certificate that is written to `certificate`.
@@ -88,20 +91,30 @@ impl Site {
         let mut known = std::fs::read_to_string(certificate).unwrap_or_default();
         known.push_str(&made.cert.pem());
         std::fs::write(certificate, known).unwrap();
+        Self::https_on(Ipv4Addr::LOCALHOST.into(), &made, reply).await
+    }
+
+    /// Serves https on an address, with a certificate.
+    pub async fn https_on(
+        address: IpAddr,
+        made: &CertifiedKey<KeyPair>,
+        reply: impl Fn(&Asked, usize) -> Reply + Send + Sync + 'static,
+    ) -> Self {
         let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
         let provider = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
         let config =
             ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
         let config =
             config.with_no_client_auth().with_single_cert(vec![made.cert.der().clone()], key).unwrap();
-        Self::start(Some(TlsAcceptor::from(Arc::new(config))), reply).await
+        Self::start(address, Some(TlsAcceptor::from(Arc::new(config))), reply).await
     }
 
     async fn start(
+        address: IpAddr,
         tls: Option<TlsAcceptor>,
         reply: impl Fn(&Asked, usize) -> Reply + Send + Sync + 'static,
     ) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let listener = TcpListener::bind((address, 0)).await.unwrap();
         let site = Self { address: listener.local_addr().unwrap(), asked: Arc::default() };
         let (asked, reply) = (site.asked.clone(), Arc::new(reply));
         tokio::spawn(async move {
