@@ -43,7 +43,7 @@ fn an_autoscaled_lease_becomes_ready_has_all_its_objects_and_leaves_none() {
         Lease <lease> is created and ends <when> (<time>)
         Lease <lease> is READY at tms-<lease>.<namespace>.svc (HTTP 8000, gRPC 8001)
         Inside the cluster:  curl -i http://tms-<lease>.<namespace>.svc:8000/v2/models/resnet50/ready
-        From here:           tmsctl lease port-forward <short>
+        From here:  tmsctl lease port-forward <short>
         ");
         let expected = [
             "deployment",

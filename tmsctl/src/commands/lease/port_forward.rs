@@ -16,7 +16,7 @@ use super::{Global, look};
 use crate::failure::Failure;
 use crate::kubernetes::{ClusterArguments, Replica, Replicas};
 use crate::output::{self, Form};
-use crate::{text, view};
+use crate::{follow, text, view};
 
 /// Ports of Triton that are forwarded where none is named: HTTP and gRPC.
 const TRITON_PORTS: [u16; 2] = [8000, 8001];
@@ -89,7 +89,8 @@ pub async fn run(global: &Global, arguments: Arguments) -> Result<(), Failure> {
     let form = global.form()?;
     let lease = look(global, &arguments.lease).await?;
     let replicas = arguments.cluster.replicas(&lease.id, &lease.namespace).await?;
-    let replica = serving(&replicas.list().await?).ok_or_else(|| nothing_serves(&lease))?;
+    let replica = serving(&replicas.list().await?).filter(|_| !follow::is_ended(lease.state()));
+    let replica = replica.ok_or_else(|| nothing_serves(&lease))?;
     let listeners = listen(&wanted(&arguments.ports)).await?;
     tell(form, &lease, &replica, &listeners)?;
     let forwarder = Arc::new(Forwarder { replicas, replica: Mutex::new(Some(replica)) });
@@ -304,6 +305,78 @@ mod tests {
             lines(&forwarding),
             "127.0.0.1:8000\t8000\ttms-3f0a-x\n127.0.0.1:40123\t8002\ttms-3f0a-x\n"
         );
+    }
+
+    /// Answers as the API server does: one replica is listed, which says its name before each piece that it echoes, and
+    /// every other is gone.
+    async fn api_server(listener: TcpListener) {
+        use futures::{SinkExt, StreamExt};
+        use tokio::io::AsyncWriteExt;
+        use tokio_tungstenite::tungstenite::Message;
+        use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
+
+        let pods = r#"{"apiVersion":"v1","kind":"PodList","metadata":{},"items":[
+            {"metadata":{"name":"serves"},"status":{"conditions":[{"type":"Ready","status":"True"}]}}]}"#;
+        let gone =
+            r#"{"kind":"Status","metadata":{},"status":"Failure","code":404,"message":"pods not found"}"#;
+        while let Ok((mut connection, _)) = listener.accept().await {
+            let mut head = [0; 1024];
+            let length = connection.peek(&mut head).await.unwrap();
+            let head = String::from_utf8_lossy(&head[..length]).into_owned();
+            if !head.contains("pods/serves/portforward") {
+                let is_list = head.contains("/pods?");
+                let (status, body) = if is_list { (200, pods) } else { (404, gone) };
+                let length = body.len();
+                let answer = format!(
+                    "HTTP/1.1 {status} It\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
+                );
+                connection.write_all(answer.as_bytes()).await.unwrap();
+                continue;
+            }
+            tokio::spawn(async move {
+                let agree = |_: &Request, mut response: Response| {
+                    let protocol = "v4.channel.k8s.io".parse().unwrap();
+                    response.headers_mut().insert("sec-websocket-protocol", protocol);
+                    Ok(response)
+                };
+                let mut socket = tokio_tungstenite::accept_hdr_async(connection, agree).await.unwrap();
+                // A channel for data and one for errors; the first message of each is the port.
+                for channel in [0, 1] {
+                    let port = 8000_u16.to_le_bytes();
+                    socket.send(Message::binary(vec![channel, port[0], port[1]])).await.unwrap();
+                }
+                while let Some(Ok(message)) = socket.next().await {
+                    if let Message::Binary(piece) = message {
+                        let echo = [&piece[..1], b"serves: ", &piece[1..]].concat();
+                        socket.send(Message::binary(echo)).await.unwrap();
+                    }
+                }
+            });
+        }
+    }
+
+    #[tokio::test]
+    async fn connections_go_on_to_another_replica_where_theirs_is_gone() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let api = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let replicas = crate::kubernetes::testing::of(&format!("http://{}", api.local_addr().unwrap()));
+        tokio::spawn(api_server(api));
+        let forwarder = Arc::new(Forwarder { replicas, replica: Mutex::new(Some("gone".to_owned())) });
+        let local = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = local.local_addr().unwrap();
+        tokio::spawn(Arc::clone(&forwarder).accept(local, 8000));
+        // The first connection breaks; it is no matter to the second.
+        for word in ["one", "two"] {
+            let mut client = TcpStream::connect(address).await.unwrap();
+            client.write_all(word.as_bytes()).await.unwrap();
+            let mut answer = vec![0; "serves: one".len()];
+            let read = tokio::time::timeout(Duration::from_secs(10), client.read_exact(&mut answer));
+            read.await.expect("an answer in time").unwrap();
+            assert_eq!(String::from_utf8(answer).unwrap(), format!("serves: {word}"));
+        }
+        assert_eq!(forwarder.replica.lock().unwrap().as_deref(), Some("serves"));
     }
 
     #[tokio::test]

@@ -308,3 +308,45 @@ fn a_lease_that_downloads_believes_the_authorities_of_the_administrator() {
     let needs_none = lease(claims_alone, &settings).deployment.to_string();
     assert!(!needs_none.contains("authorities"), "{needs_none}");
 }
+
+#[test]
+fn both_containers_see_the_claims_and_the_agent_alone_the_secrets() {
+    let mut spec = spec(0, Scaling::Fixed { replicas: 1 });
+    let model = |name: &str, uri: &str| Model { name: name.to_owned(), uri: uri.to_owned() };
+    spec.models = vec![
+        model("a", "pvc://disk/a"),
+        model("b", "https://models.example.com/b.zip"),
+        model("c", "pvc://models/c"),
+        model("d", "pvc://disk/d"),
+        model("e", "https://cdn.models.example.com/e.zip"),
+        model("f", "https://elsewhere.example.com/f.zip"),
+    ];
+    let deployment = lease(spec, &settings()).deployment;
+    let pod = &deployment["spec"]["template"]["spec"];
+    let paths = |container: &Value| -> Vec<String> {
+        let mounts = container["volumeMounts"].as_array().unwrap().iter();
+        mounts.map(|mount| format!("{} {}", mount["name"], mount["mountPath"]).replace('"', "")).collect()
+    };
+    let claims = ["claim-0 /claims/disk", "claim-1 /claims/models"];
+    let secret = "credentials-0 /credentials/model-credentials";
+    assert_eq!(paths(&pod["initContainers"][0]), ["models /models", claims[0], claims[1], secret]);
+    let own = ["models /models", "shm /dev/shm", "tmp /tmp"];
+    assert_eq!(paths(&pod["containers"][0]), [own.as_slice(), &claims].concat());
+    let told: Value =
+        serde_json::from_str(pod["initContainers"][0]["env"][0]["value"].as_str().unwrap()).unwrap();
+    let secrets: Vec<_> =
+        told.as_array().unwrap().iter().map(|model| model.get("secret").is_some()).collect();
+    assert_eq!(secrets, [false, true, false, false, true, false]);
+}
+
+#[test]
+fn a_rollout_lets_go_of_what_another_replica_needs_before_it_starts_one() {
+    for (gpus, uri, surge) in
+        [(0, "pvc://models/a", 1), (0, "pvc://disk/a", 0), (1, "https://h/a", 0), (0, "https://h/a", 1)]
+    {
+        let mut spec = spec(gpus, Scaling::Fixed { replicas: 1 });
+        spec.models = vec![Model { name: "a".to_owned(), uri: uri.to_owned() }];
+        let strategy = &lease(spec, &settings()).deployment["spec"]["strategy"]["rollingUpdate"];
+        assert_eq!(strategy, &json!({"maxSurge": surge, "maxUnavailable": 1 - surge}), "{uri}");
+    }
+}
