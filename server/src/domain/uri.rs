@@ -382,7 +382,47 @@ mod tests {
             let start: String = text.chars().take(24).collect();
             format!("{start:?}: {}", refusal(text))
         });
-        insta::assert_snapshot!(table.join("\n"), @"");
+        insta::assert_snapshot!(table.join("\n"), @r#"
+        "": the uri has no scheme: write it in full, such as https://models.example.com/resnet.tar.gz or pvc://claim/resnet
+        "resnet": the uri has no scheme: write it in full, such as https://models.example.com/resnet.tar.gz or pvc://claim/resnet
+        "/models/x": the uri has no scheme: write it in full, such as https://models.example.com/resnet.tar.gz or pvc://claim/resnet
+        "://x": the uri has no scheme: write it in full, such as https://models.example.com/resnet.tar.gz or pvc://claim/resnet
+        "HTTPS://x/y": the uri has no scheme: write it in full, such as https://models.example.com/resnet.tar.gz or pvc://claim/resnet
+        "https:x": the uri has no scheme: write it in full, such as https://models.example.com/resnet.tar.gz or pvc://claim/resnet
+        "https://aaaaaaaaaaaaaaaa": the uri is longer than 2048 bytes
+        "https://a b": the uri contains white space or control characters: percent-encode them in https://, and rename the file in pvc://
+        "https://a\0": the uri contains white space or control characters: percent-encode them in https://, and rename the file in pvc://
+        "https://": the uri names no host after its scheme: write it in full, such as https://models.example.com/resnet.tar.gz
+        "https:///x": the uri names no host after its scheme: write it in full, such as https://models.example.com/resnet.tar.gz
+        "https://.": the uri names no host after its scheme: write it in full, such as https://models.example.com/resnet.tar.gz
+        "https://?x": the uri names no host after its scheme: write it in full, such as https://models.example.com/resnet.tar.gz
+        "https://u:p@h": the uri contains credentials: leave them out, since others can read a lease; the administrator binds a Secret to the address (server.modelRepositories.https)
+        "https://token@h/x": the uri contains credentials: leave them out, since others can read a lease; the administrator binds a Secret to the address (server.modelRepositories.https)
+        "https://h:99999/": the uri has no valid host and port: invalid port number
+        "https://a^b/": the uri has no valid host and port: invalid international domain name
+        "https://h\\@evil/x": the uri contains a backslash: write / between segments, or %5C where the character itself is meant
+        "https://h/a\\b": the uri contains a backslash: write / between segments, or %5C where the character itself is meant
+        "https://h/x#": the fragment of the uri is not #sha256= with the 64 hexadecimal digits of the file: write # as %23 where it belongs to the address
+        "https://h/x#sha256=00": the fragment of the uri is not #sha256= with the 64 hexadecimal digits of the file: write # as %23 where it belongs to the address
+        "https://h/x#md5=00": the fragment of the uri is not #sha256= with the 64 hexadecimal digits of the file: write # as %23 where it belongs to the address
+        "pvc://": the uri does not begin with pvc:// and the name of a PersistentVolumeClaim: at most 253 of a-z 0-9 - . are, with a letter or digit at both ends of each part
+        "pvc:///x": the uri does not begin with pvc:// and the name of a PersistentVolumeClaim: at most 253 of a-z 0-9 - . are, with a letter or digit at both ends of each part
+        "pvc://Models/x": the uri does not begin with pvc:// and the name of a PersistentVolumeClaim: at most 253 of a-z 0-9 - . are, with a letter or digit at both ends of each part
+        "pvc://me@models/x": the uri contains credentials: leave them out, since others can read a lease; the administrator binds a Secret to the address (server.modelRepositories.https)
+        "pvc://models": the uri names no path inside the claim: write the model's directory or archive, such as pvc://claim/resnet
+        "pvc://models/": the uri names no path inside the claim: write the model's directory or archive, such as pvc://claim/resnet
+        "pvc://models//x": the path inside the claim has a segment "": write it without empty segments, . and ..
+        "pvc://models/a//": the path inside the claim has a segment "": write it without empty segments, . and ..
+        "pvc://models/../x": the path inside the claim has a segment "..": write it without empty segments, . and ..
+        "pvc://models/a/.": the path inside the claim has a segment ".": write it without empty segments, . and ..
+        "pvc://models/a?b": the path inside the claim contains ? or #: rename the file, since pvc:// has neither query nor fragment
+        "pvc://models/aaaaaaaaaaa": the path inside the claim has a segment of more than 255 bytes
+        "s3://bucket/x": the uri begins with s3://, and object stores come in a later version: use a signed https:// address of the archive, or pvc://
+        "hf://a/b": the uri begins with hf://, which comes in a later version: use https:// with an archive of the model, or pvc://
+        "nfs://server/x": the uri begins with nfs://, which comes in a later version: ask the administrator for a PersistentVolumeClaim of that server, and use pvc://
+        "file:///models/x": the uri begins with file://, which is never served, since replicas see no files but their own: put the model on a PersistentVolumeClaim (pvc://) or on a web server (https://)
+        "ftp://host/x": the uri begins with ftp://, which is not known: https://, http:// and pvc:// are
+        "#);
     }
 
     proptest! {
