@@ -1,7 +1,7 @@
 //! Lays out the models of a lease: first those that cost nothing, then the downloads, one after another, so that memory and
 //! disk hold one at a time.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 
 use super::backoff::Backoff;
@@ -155,7 +155,7 @@ impl Attempt {
         job: &Job<'_>,
         uri: &HttpUri,
         settings: &Settings,
-        file: &PathBuf,
+        file: &Path,
         board: &Board,
     ) -> Result<(), Fault> {
         let authorization = match &job.model.secret {

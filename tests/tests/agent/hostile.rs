@@ -26,12 +26,12 @@ fn archives() -> Vec<(&'static str, Vec<u8>)> {
         ("absolute path", tar(&[("/tmp/tms-escaped", Regular, b"x")])),
         ("control character", tar(&[("1/a\nb", Regular, b"x")])),
         ("backslashes", tar(&[("..\\escaped", Regular, b"x")])),
-        ("link upwards", link("../../../escaped")),
+        ("link upwards", link("../../../../credentials")),
         ("absolute link", link("/etc/passwd")),
         ("link to nothing", link("nowhere")),
         (
             "links that leave together",
-            tar(&[file, ("r", Symlink, b"."), ("1/o", Symlink, b"../r/../../claims")]),
+            tar(&[file, ("r", Symlink, b"."), ("1/o", Symlink, b"../r/../../../claims")]),
         ),
         ("write through a link", tar(&[("1", Symlink, b"../../.."), ("1/escaped", Regular, b"x")])),
         ("hard link upwards", hard("../../log")),
@@ -41,13 +41,13 @@ fn archives() -> Vec<(&'static str, Vec<u8>)> {
         ("pipe", tar(&[("1/pipe", Fifo, b"")])),
         ("file and directory of one name", tar(&[file, ("1/x/", Directory, b"")])),
         ("file in a file", tar(&[file, ("1/x/y", Regular, b"x")])),
-        ("bomb in gzip", gzip(&tar(&[("1/zeros", Regular, &zeros)]))),
+        ("bomb in gzip", gzip(&tar(&[("1/zeros", Regular, &zeros[..5 << 20])]))),
         ("bomb in zstd", zstd(&tar(&[("1/zeros", Regular, &zeros)]), 20)),
-        ("window too wide", zstd(&tar(&[("1/zeros", Regular, &zeros)]), 27)),
-        ("bomb of entries", gzip(&tar(&many))),
-        ("bomb of links", gzip(&tar(&links))),
-        ("bomb of a long name", gzip(&tar(&[("x", EntryType::GNULongName, &zeros)]))),
-        ("bomb of extended attributes", gzip(&tar(&[("x", EntryType::XHeader, &zeros)]))),
+        ("window too wide", zstd(&tar(&[("1/zeros", Regular, &zeros[..9])]), 25)),
+        ("bomb of entries", zstd(&tar(&many), 20)),
+        ("bomb of links", zstd(&tar(&links), 20)),
+        ("bomb of a long name", zstd(&tar(&[("x", EntryType::GNULongName, &zeros)]), 20)),
+        ("bomb of extended attributes", zstd(&tar(&[("x", EntryType::XHeader, &zeros)]), 20)),
         ("cut short", tar(&[("1/x", Regular, &[0; 4000])])[..2000].to_vec()),
         ("damaged", {
             let mut bytes = tar(&[file]);
@@ -118,6 +118,7 @@ async fn hostile_archives_and_uris_are_refused_with_a_reason_in_little_memory() 
     let mut peak = 0;
     for (name, archive) in archives() {
         let pod = Pod::new().claim("archive", &archive).model("m", "pvc://c/archive");
+        let pod = pod.with("TMS_MAXIMUM_BYTES", 4 << 20);
         let (reason, memory) = refused(&pod).await;
         peak = peak.max(memory);
         table.push(format!("{name}: {reason}"));
@@ -137,7 +138,54 @@ async fn hostile_archives_and_uris_are_refused_with_a_reason_in_little_memory() 
     table.push(format!("not encrypted: {}", refused(&pod).await.0));
     println!("{}\n{} refusals; the agent's peak memory: {} MiB", table.join("\n"), table.len(), peak >> 10);
     assert!(peak >> 10 < MEMORY, "{} MiB", peak >> 10);
-    insta::assert_snapshot!(table.join("\n"), @"");
+    insta::assert_snapshot!(table.join("\n"), @r#"
+    path upwards: pvc://c/archive: the archive has an entry "../escaped", whose name leads out of the model's directory
+    path upwards in the middle: pvc://c/archive: the archive has an entry "1/../../escaped", whose name leads out of the model's directory
+    absolute path: pvc://c/archive: the archive has an entry "/tmp/tms-escaped", whose name is an absolute path
+    control character: pvc://c/archive: the archive has an entry "1/a\nb", whose name contains a control character
+    backslashes: pvc://c/archive: the archive has an entry "..\\escaped", whose name contains a backslash
+    link upwards: pvc://c/archive: the archive has a link "1/l" to "../../../../credentials", which leads out of the model's directory: only links to files inside the model are taken
+    absolute link: pvc://c/archive: the archive has a link "1/l" to "/etc/passwd", which is an absolute path: only links to files inside the model are taken
+    link to nothing: pvc://c/archive: the archive has a link "1/l" to "nowhere", which leads nowhere: only links to files inside the model are taken
+    links that leave together: pvc://c/archive: the archive has a link "1/o" to "../r/../../../claims", which leads out of the model's directory: only links to files inside the model are taken
+    write through a link: pvc://c/archive: the archive has "1" twice, as entries of different kinds
+    hard link upwards: pvc://c/archive: the archive has a link "1/l" to "../../log", which is not a name inside the archive: only links to files inside the model are taken
+    absolute hard link: pvc://c/archive: the archive has a link "1/l" to "/etc/passwd", which is not a name inside the archive: only links to files inside the model are taken
+    character device: pvc://c/archive: the archive has an entry "1/null", which is a device: only files, directories and links inside the model are taken
+    block device: pvc://c/archive: the archive has an entry "1/sda", which is a device: only files, directories and links inside the model are taken
+    pipe: pvc://c/archive: the archive has an entry "1/pipe", which is a named pipe: only files, directories and links inside the model are taken
+    file and directory of one name: pvc://c/archive: the archive has "1/x" twice, as entries of different kinds
+    file in a file: pvc://c/archive: the archive has "1/x" twice, as entries of different kinds
+    bomb in gzip: pvc://c/archive: the archive unpacks to more than 4194304 bytes (server.modelRepositories.maximumSize)
+    bomb in zstd: pvc://c/archive: the archive unpacks to more than 4194304 bytes (server.modelRepositories.maximumSize)
+    window too wide: pvc://c/archive: the archive needs more than 16 MiB of memory to unpack: compress it with zstd -19 or less, without --ultra and --long
+    bomb of entries: pvc://c/archive: the archive has more than 100000 entries
+    bomb of links: pvc://c/archive: the archive has more links than the agent takes: at most 10000 with 4194304 bytes of names
+    bomb of a long name: pvc://c/archive: the archive is broken: more than 1 MiB of headers before a file
+    bomb of extended attributes: pvc://c/archive: the archive is broken: more than 1 MiB of headers before a file
+    cut short: pvc://c/archive: the archive is broken: it ends in the middle of a file
+    damaged: pvc://c/archive: the archive is broken: archive header checksum mismatch
+    no version: pvc://c/archive: there is no version directory: put the model's files into a directory named by a number, such as 1/ (an ensemble needs an empty one)
+    other name: pvc://c/archive: config.pbtxt says name: "other"; the lease calls it "m": change one of them
+    no archive: pvc://c/archive: a single ONNX file is not an archive: expected tar, tar.gz, tar.zst or zip with the model's directory (version directories such as 1/, and config.pbtxt), told by its first bytes
+    a web page: pvc://c/archive: a web page (does the address ask to log in?) is not an archive: expected tar, tar.gz, tar.zst or zip with the model's directory (version directories such as 1/, and config.pbtxt), told by its first bytes
+    nothing: pvc://c/archive: an empty file is not an archive: expected tar, tar.gz, tar.zst or zip with the model's directory (version directories such as 1/, and config.pbtxt), told by its first bytes
+    claim upwards: the path inside the claim has a segment "..": write it without empty segments, . and ..
+    claim that is not mounted: pvc://other/model is not there: the claim has no such path
+    link out of the claim: pvc://c/out is a link that leads out of the claim
+    pipe in a claim: pvc://c/pipe is neither a directory nor a file
+    file of the node: the uri begins with file://, which is never served, since replicas see no files but their own: put the model on a PersistentVolumeClaim (pvc://) or on a web server (https://)
+    scheme of later: the uri begins with s3://, and object stores come in a later version: use a signed https:// address of the archive, or pvc://
+    credentials in the uri: the uri contains credentials: leave them out, since others can read a lease; the administrator binds a Secret to the address (server.modelRepositories.https)
+    wrong fragment: the fragment of the uri is not #sha256= with the 64 hexadecimal digits of the file: write # as %23 where it belongs to the address
+    redirect to a file: http://SITE/to redirects to file:, and only https: and http: are followed
+    redirect in a circle: http://SITE/to is redirected more than 10 times
+    redirect to nowhere: http://SITE/none redirects without saying where
+    not there: http://SITE/missing answers 404 Not Found
+    secret missing: http://SITE/secret answers 401 Unauthorized and no Secret applies to this address (server.modelRepositories.https)
+    larger than allowed: the file is larger than 67108864 bytes (server.modelRepositories.maximumSize)
+    not encrypted: http://localhost/m is not encrypted: use https://, or let the administrator allow http:// (server.modelRepositories.allowHttp)
+    "#);
 }
 
 #[tokio::test]
@@ -145,8 +193,8 @@ async fn the_largest_that_is_allowed_is_laid_out_in_little_memory() {
     let mut random = tms_tests::random::Random::new(1);
     let block: Vec<_> = (0..1 << 20).map(|_| random.within(0..256) as u8).collect();
     let weights = block.repeat(60);
-    let wide = zstd(&tar(&[("1/w", Regular, &weights)]), 25);
-    let files: Vec<_> = (0..5_000).map(|n| format!("1/{n}")).collect();
+    let wide = zstd(&tar(&[("1/w", Regular, &weights)]), 24);
+    let files: Vec<_> = (0..1_000).map(|n| format!("1/{n}")).collect();
     let files: Vec<_> = files.iter().map(|name| (name.as_str(), Regular, &b"x"[..])).collect();
     let site = Site::http(move |_, _| answer(200, &[], &wide)).await;
     let pod = Pod::new().with("TMS_ALLOW_HTTP", "true").claim("many.tar", &tar(&files));
@@ -154,7 +202,7 @@ async fn the_largest_that_is_allowed_is_laid_out_in_little_memory() {
     let mut agent = pod.start().await;
     agent.answers("/fetched").await;
     assert_eq!(pod.files("wide"), [format!("1/w {}", 60 << 20)]);
-    assert_eq!(pod.files("many").len(), 5_000);
+    assert_eq!(pod.files("many").len(), 1_000);
     let peak = agent.peak_memory();
     println!("the agent's peak memory: {} MiB", peak >> 10);
     assert!(peak >> 10 < MEMORY, "{} MiB", peak >> 10);

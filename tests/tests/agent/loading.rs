@@ -64,7 +64,8 @@ async fn a_fault_that_passes_is_tried_again_and_the_order_holds() {
 #[tokio::test]
 async fn a_triton_that_hangs_in_a_load_is_waited_for() {
     let triton = Triton::new(|name, _| (name == "b").then_some(Reply::Silence)).await;
-    let agent = pod(&triton.site).start().await;
+    let pod = pod(&triton.site);
+    let agent = pod.start().await;
     let status = agent
         .shows("b is being loaded", |status| {
             status["models"][1]["state"] == "loading" && status["models"][1]["message"] == ""

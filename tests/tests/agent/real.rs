@@ -6,7 +6,7 @@ use std::net::TcpListener;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::Mutex;
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -17,22 +17,31 @@ use crate::harness::{Agent, Pod};
 /// Where Triton's parts lie below a folder, as in its image.
 const SERVER: &str = "opt/tritonserver";
 const LIBRARIES: &str = "opt/nvidia_pytriton.libs";
-const PACKAGES: &str = "opt/python";
+const PACKAGES: &str = "usr/local/lib/python3.11/dist-packages";
 
-/// A folder with a Triton: that of `TMS_TEST_TRITON`, or what is in the image that `tests/cluster/cluster build` made.
+/// A folder with a Triton: that of `TMS_TEST_TRITON`, or what is in the image that `tests/cluster/cluster build` made,
+/// which stays unpacked in the target folder.
 fn triton_folder() -> Option<PathBuf> {
-    static UNPACKED: OnceLock<Option<TempDir>> = OnceLock::new();
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     if let Some(given) = std::env::var_os("TMS_TEST_TRITON") {
         return Some(given.into());
     }
-    let unpacked = UNPACKED.get_or_init(|| tool("triton.tar").map(|image| unpack(&image)));
-    unpacked.as_ref().map(|folder| folder.path().to_owned())
+    let image = tool("triton.tar")?;
+    // The parts' folder is named after what the image is made of.
+    let version = image.parent().and_then(Path::file_name).unwrap().to_str().unwrap().to_owned();
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let folder = target.join(format!("triton-of-{version}"));
+    let _guard = ONE_AT_A_TIME.lock().unwrap();
+    if !folder.exists() {
+        fs::rename(unpack(&image, target).keep(), &folder).unwrap();
+    }
+    Some(folder)
 }
 
 /// Unpacks the layers of an OCI archive. Triton's Python is told nothing by its environment, so what it needs lies beside
 /// its backend.
-fn unpack(image: &Path) -> TempDir {
-    let folder = tempfile::tempdir().unwrap();
+fn unpack(image: &Path, parent: &Path) -> TempDir {
+    let folder = tempfile::tempdir_in(parent).unwrap();
     let blob = |digest: &str| format!("blobs/{}", digest.replace(':', "/"));
     let index = json(image, "index.json");
     let manifest = json(image, &blob(index["manifests"][0]["digest"].as_str().unwrap()));
@@ -45,7 +54,7 @@ fn unpack(image: &Path) -> TempDir {
     }
     let backend = folder.path().join(SERVER).join("backends/python");
     for package in ["numpy", "numpy.libs"] {
-        symlink(folder.path().join(PACKAGES).join(package), backend.join(package)).unwrap();
+        symlink(Path::new("../../../..").join(PACKAGES).join(package), backend.join(package)).unwrap();
     }
     folder
 }

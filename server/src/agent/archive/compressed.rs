@@ -5,9 +5,9 @@ use std::io::{BufReader, Cursor, Read};
 
 use super::{Refused, Tree, UnpackError, head_of, read_error, tape};
 
-/// Base-2 logarithm of the most bytes that zstd may look back: 32 MiB, so that the agent stays below 64 MiB. It is what levels up to 20
-/// use.
-const WINDOW_LOG: u32 = 25;
+/// Base-2 logarithm of the most bytes that zstd may look back: 16 MiB, so that the agent stays below 64 MiB. Levels up to 19 look back
+/// half as far.
+const WINDOW_LOG: u32 = 24;
 
 /// Unpacks a tar.gz, of several members too, as parallel gzips write them.
 pub fn gzip(file: File, tree: &mut Tree) -> Result<(), UnpackError> {

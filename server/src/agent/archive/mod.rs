@@ -64,7 +64,7 @@ pub enum Refused {
     Broken(String),
     /// Needs more memory than the agent has.
     #[error(
-        "the archive needs more than 32 MiB of memory to unpack: compress it with zstd -19 or less, without --ultra and --long"
+        "the archive needs more than 16 MiB of memory to unpack: compress it with zstd -19 or less, without --ultra and --long"
     )]
     Window,
     /// Bigger than allowed.
