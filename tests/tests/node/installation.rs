@@ -17,6 +17,7 @@ use tms_tests::models;
 use tms_tests::postgres::{self, InCluster};
 use tms_tests::server::Database;
 use tms_tests::wait::until;
+use tokio::net::TcpStream;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 use tonic::{Status, Streaming};
 
@@ -105,7 +106,12 @@ impl Installation {
         let authority = field("secret/tms-tls", "{{index .data \"ca.crt\" | base64decode}}");
         let authority_file = NamedTempFile::new().expect("a temporary file can be made");
         std::fs::write(authority_file.path(), &authority).expect("a file can be written");
-        let address = format!("https://{address}:30345");
+        let reached = format!("{address}:30345");
+        tms_tests::wait::inside(cluster, || async {
+            // The node forwards to a pod a moment after the pod is ready.
+            until("the server is reached", 30, async || TcpStream::connect(&reached).await.ok()).await;
+        });
+        let address = format!("https://{reached}");
         Some(Self { cluster, namespace, address, authority, authority_file, _postgres: postgres })
     }
 
