@@ -309,6 +309,7 @@ mod tests {
 
     /// Answers as the API server does: one replica is listed, which says its name before each piece that it echoes, and
     /// every other is gone.
+    #[expect(clippy::result_large_err, reason = "the library wants this type")]
     async fn api_server(listener: TcpListener) {
         use futures::{SinkExt, StreamExt};
         use tokio::io::AsyncWriteExt;
