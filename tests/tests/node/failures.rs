@@ -1,11 +1,12 @@
 //! What breaks while leases are served, and heals.
 
 use tms_proto::v1::{LeaseSpec, LeaseState};
+use tms_tests::cluster::Cluster;
 use tms_tests::models::Model;
 use tms_tests::server::Database;
 use tms_tests::wait::until;
 
-use crate::installation::{models, on};
+use crate::installation::{alone_on, models, on};
 use crate::site::Store;
 use crate::traffic::Traffic;
 
@@ -42,20 +43,21 @@ fn a_triton_that_is_killed_gets_its_models_again() {
 
 #[test]
 fn a_drained_node_keeps_one_replica_until_the_other_is_back_and_no_request_fails() {
-    on(Database::Postgres, async |client| {
+    alone_on(Database::Postgres, async |client| {
         let store = Store::start(&[Model::echo("echo").with("service_time_ms", "20")]).await;
         let spec = LeaseSpec { replicas: Some(2), ..models([("echo", &store.uri("echo"))]) };
         let lease = client.ready(spec).await;
         let before = client.installation.pods(&lease.id);
         let traffic = Traffic::start(client.installation, &lease, "echo");
         let selector = format!("--pod-selector=tms.internal/lease-id={}", lease.id);
-        let drain = ["drain", "node-0", &selector, "--timeout=20s"];
+        let drain = ["drain", "node-0", &selector, "--delete-emptydir-data", "--timeout=20s"];
         let cluster = client.installation.cluster;
+        let drained = Drained(cluster);
         // The second replica may not go before the first has a successor, for which a drained node has no place.
         let complaint = cluster.kubectl(&drain).expect_err("the budget holds the second replica");
         assert!(complaint.contains("disruption budget"), "{complaint}");
         client.until(&lease.id, "has one replica", |lease| lease.state() == LeaseState::Degraded).await;
-        cluster.kubectl(&["uncordon", "node-0"]).expect("the node takes pods again");
+        drop(drained);
         client.until(&lease.id, "is whole again", |lease| lease.state() == LeaseState::Ready).await;
         let after = client.installation.pods(&lease.id);
         assert_eq!(after.iter().filter(|pod| before.contains(pod)).count(), 1, "{before:?} {after:?}");
@@ -64,9 +66,19 @@ fn a_drained_node_keeps_one_replica_until_the_other_is_back_and_no_request_fails
     });
 }
 
+/// A node that takes no pods until this is dropped.
+struct Drained(&'static Cluster);
+
+impl Drop for Drained {
+    fn drop(&mut self) {
+        self.0.kubectl(&["uncordon", "node-0"]).expect("the node takes pods again");
+    }
+}
+
 #[test]
 fn a_server_deleted_during_creation_goes_on_where_it_was() {
-    on(Database::Sqlite, async |client| {
+    // The others would lose their server for a moment.
+    alone_on(Database::Sqlite, async |client| {
         let store = Store::start(&[Model::echo("slow").with("load_time_ms", "4000")]).await;
         let mut stream = client.acquire(models([("slow", &store.uri("slow"))])).await.expect("granted");
         let id = stream.message().await.unwrap().unwrap().lease.unwrap().id;

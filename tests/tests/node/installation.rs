@@ -22,7 +22,7 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 use tonic::{Status, Streaming};
 
 use crate::namespace::Namespace;
-use crate::use_node;
+use crate::{break_node, use_node};
 
 /// What both installations are configured with. A Triton of these tests is small, and ends soon.
 const VALUES: &str = "
@@ -277,6 +277,19 @@ pub fn with_gpus(spec: LeaseSpec, gpus: u32) -> LeaseSpec {
 /// Runs a scenario on one installation, inside the cluster's network.
 pub fn on<F: Future<Output = ()>>(database: Database, scenario: impl FnOnce(Client<'static>) -> F + Send) {
     let _node = use_node();
+    run(database, scenario);
+}
+
+/// The same, while nobody else uses the node.
+pub fn alone_on<F: Future<Output = ()>>(
+    database: Database,
+    scenario: impl FnOnce(Client<'static>) -> F + Send,
+) {
+    let _node = break_node();
+    run(database, scenario);
+}
+
+fn run<F: Future<Output = ()>>(database: Database, scenario: impl FnOnce(Client<'static>) -> F + Send) {
     let Some(installation) = Installation::on(database) else { return };
     tms_tests::wait::inside(installation.cluster, || async { scenario(installation.client()).await });
 }

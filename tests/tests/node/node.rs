@@ -1,13 +1,11 @@
 //! The node itself does what the other tests rely on.
 
-use std::sync::PoisonError;
-
 use tms_tests::cluster::{Cluster, Fault, Part};
 use tms_tests::models::Model;
 use tms_tests::postgres::InCluster;
 
 use crate::namespace::Namespace;
-use crate::{NODE, use_node};
+use crate::{break_node, use_node};
 
 /// A Triton with the models of the claim `models`, and its Service.
 const TRITON: &str = r#"
@@ -193,7 +191,7 @@ fn a_pod_reaches_a_postgresql_of_the_tests() {
 
 #[test]
 fn the_node_has_its_gpus_again_after_a_restart_of_its_kubelet() {
-    let _node = NODE.write().unwrap_or_else(PoisonError::into_inner);
+    let _node = break_node();
     let Some(cluster) = Cluster::shared_node() else { return };
     cluster.fault(Part::Kubelet, Fault::Restart);
     for gpus in ["status.capacity", "status.allocatable"] {
