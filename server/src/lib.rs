@@ -1,11 +1,13 @@
 //! The TMS server: hands out leases of Triton Inference Server on Kubernetes.
 
+pub mod agent;
 pub mod auth;
 pub mod clock;
 pub mod cluster;
 pub mod config;
 pub mod domain;
 pub mod grpc;
+pub mod metrics;
 pub mod reconcile;
 pub mod serve;
 pub mod store;

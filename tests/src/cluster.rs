@@ -6,7 +6,7 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -14,6 +14,7 @@ use std::time::Duration;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde::Deserialize;
 
+use crate::process::program;
 use crate::skip;
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/cluster/cluster");
@@ -51,6 +52,21 @@ pub enum Part {
     Controllers,
     Scheduler,
     Kwok,
+    /// Of a real node only.
+    Containerd,
+    /// Of a real node only. Its pods go on without it.
+    Kubelet,
+    /// Of a real node only.
+    Dns,
+}
+
+/// What runs in a cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Profile {
+    /// Pods are only said to run, by kwok.
+    ControlPlane,
+    /// Pods run.
+    Node,
 }
 
 /// What is done to a part.
@@ -83,14 +99,17 @@ impl Cluster {
     /// Starts a cluster for the caller alone. `None` where this machine cannot; the test is then counted as
     /// skipped and only has to return.
     pub fn start(name: &str) -> Option<Self> {
-        Self::start_alone(name).inspect_err(|reason| skip(reason)).ok()
+        Self::start_alone(name, Profile::ControlPlane).inspect_err(|reason| skip(reason)).ok()
     }
 
     /// Returns a cluster of this process alone, which its tests may break one after another; it ends with the process.
     /// `None` as for `start`.
     pub fn own(name: &str) -> Option<&'static Self> {
         static OWN: OnceLock<Result<Cluster, String>> = OnceLock::new();
-        OWN.get_or_init(|| Self::start_alone(name)).as_ref().inspect_err(|reason| skip(reason)).ok()
+        OWN.get_or_init(|| Self::start_alone(name, Profile::ControlPlane))
+            .as_ref()
+            .inspect_err(|reason| skip(reason))
+            .ok()
     }
 
     /// Returns the cluster that tests share: the existing one, the one of `TMS_TEST_CLUSTER_DIR`, or one
@@ -101,7 +120,7 @@ impl Cluster {
             SHARED.get_or_init(|| match (existing_kubeconfig(), std::env::var_os("TMS_TEST_CLUSTER_DIR")) {
                 (Some(kubeconfig), _) => Ok(Self { place: Place::Existing { kubeconfig }, owned: false }),
                 (None, Some(folder)) => Ok(Self::running_in(folder.into(), false)),
-                (None, None) => Self::start_in("shared"),
+                (None, None) => Self::start_in("shared", Profile::ControlPlane),
             });
         shared.as_ref().inspect_err(|reason| skip(reason)).ok()
     }
@@ -144,6 +163,25 @@ impl Cluster {
         if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
     }
 
+    /// Runs a program of the harness inside, such as helm or ctr, as administrator. Returns what it printed, or its
+    /// complaint.
+    pub fn run(&self, program: &str, args: &[&str]) -> Result<String, String> {
+        let output = self.script("enter").arg(program).args(args).output().expect("the script runs");
+        if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
+    }
+
+    /// Starts kubectl as administrator, with its input and output piped.
+    pub fn start_kubectl(&self, args: &[&str]) -> Child {
+        let mut command = self.command("kubectl");
+        command.args(args).env("KUBECONFIG", self.kubeconfig("admin"));
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let start = || {
+            self.enter();
+            command.spawn().expect("kubectl starts")
+        };
+        std::thread::scope(|scope| scope.spawn(start).join().expect("it starts inside"))
+    }
+
     /// Breaks a part, or mends it.
     pub fn fault(&self, part: Part, fault: Fault) {
         let Place::Folder { folder, .. } = &self.place else {
@@ -164,6 +202,13 @@ impl Cluster {
 
     /// Returns every answered write of a user since the cluster was started, oldest first.
     pub fn writes_of(&self, user: &str) -> Vec<AuditLine> {
+        let mut lines = self.answers_to(user);
+        lines.retain(|line| !matches!(line.verb.as_str(), "get" | "list" | "watch"));
+        lines
+    }
+
+    /// Returns every write of a user, and of an account of a pod every request, with how it was answered.
+    pub fn answers_to(&self, user: &str) -> Vec<AuditLine> {
         self.let_audit_log_catch_up(self.audit_log());
         let log = fs::read_to_string(self.audit_log()).expect("the audit log is readable");
         let complete = log.rfind('\n').map_or("", |end| &log[..end]);
@@ -186,18 +231,22 @@ impl Cluster {
         panic!("the audit log stands still; does the apiserver run?");
     }
 
-    fn start_alone(name: &str) -> Result<Self, String> {
+    pub(crate) fn start_alone(name: &str, profile: Profile) -> Result<Self, String> {
         match existing_kubeconfig() {
             Some(_) => Err("needs a cluster of its own, and was told to use an existing one".to_owned()),
-            None => Self::start_in(name),
+            None => Self::start_in(name, profile),
         }
     }
 
-    fn start_in(name: &str) -> Result<Self, String> {
+    fn start_in(name: &str, profile: Profile) -> Result<Self, String> {
         let owner = std::process::id().to_string();
         let folder = cache_folder().join("run").join(format!("{name}-{}", unique()));
-        let output =
-            script("up", &folder).args(["--owner", &owner]).output().expect("the script of the harness runs");
+        let mut command = script("up", &folder);
+        command.args(["--owner", &owner]);
+        if profile == Profile::Node {
+            command.args(["--profile", "node", "--binary"]).arg(program());
+        }
+        let output = command.output().expect("the script of the harness runs");
         match output.status.code() {
             Some(0) => Ok(Self::running_in(folder, true)),
             Some(CANNOT) => Err(first_line(&text(output.stderr)).to_owned()),
@@ -205,12 +254,25 @@ impl Cluster {
         }
     }
 
-    fn running_in(folder: PathBuf, owned: bool) -> Self {
+    pub(crate) fn running_in(folder: PathBuf, owned: bool) -> Self {
         let path = folder.join("state.json");
         let state =
             fs::read(&path).unwrap_or_else(|error| panic!("no cluster runs: {}: {error}", path.display()));
         let state = serde_json::from_slice(&state).expect("the harness wrote state.json");
         Self { place: Place::Folder { folder, state }, owned }
+    }
+
+    /// The folder of all its state.
+    pub(crate) fn folder(&self) -> &Path {
+        match &self.place {
+            Place::Folder { folder, .. } => folder,
+            Place::Existing { .. } => panic!("the folder of an existing cluster is not ours"),
+        }
+    }
+
+    /// A command of the harness on this cluster, but for its arguments.
+    pub(crate) fn script(&self, verb: &str) -> Command {
+        script(verb, self.folder())
     }
 
     fn command(&self, program: &str) -> Command {
@@ -264,6 +326,9 @@ impl Part {
             Self::Controllers => "controllers",
             Self::Scheduler => "scheduler",
             Self::Kwok => "kwok",
+            Self::Containerd => "containerd",
+            Self::Kubelet => "kubelet",
+            Self::Dns => "dns",
         }
     }
 }

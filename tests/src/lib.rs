@@ -1,11 +1,15 @@
 //! Scenarios of TMS over real parts. What several test files share is here.
 
 pub mod cluster;
+pub mod models;
+pub mod node;
+pub mod pod;
 pub mod postgres;
 pub mod process;
 pub mod random;
 pub mod samples;
 pub mod server;
+pub mod site;
 pub mod wait;
 
 use std::env;

@@ -4,6 +4,7 @@
 use std::env;
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader};
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -13,18 +14,28 @@ use std::time::Duration;
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection};
 
+use crate::cluster::Cluster;
+
 /// Waits at its standard input for the end of the test process, then stops the server and removes its files.
 const SCRIPT: &str = r#"
 set -eu
 folder=$(mktemp -d "${TMPDIR:-/tmp}/tms-postgres.XXXXXX")
 trap 'rm -rf "$folder"' EXIT
-initdb -D "$folder/data" -U postgres -A trust -E UTF8 --no-sync >"$folder/log" 2>&1 || { cat "$folder/log" >&2; exit 1; }
-postgres -D "$folder/data" -k "$folder" -c listen_addresses= -c fsync="$1" -c max_connections=400 >>"$folder/log" 2>&1 &
+echo swordfish >"$folder/password"
+initdb -D "$folder/data" -U postgres -A trust --pwfile="$folder/password" -E UTF8 --no-sync >"$folder/log" 2>&1 || { cat "$folder/log" >&2; exit 1; }
+echo "host all all 10.0.0.0/8 scram-sha-256" >>"$folder/data/pg_hba.conf"
+postgres -D "$folder/data" -k "$folder" -c listen_addresses="$2" -p "$3" -c fsync="$1" -c max_connections=400 >>"$folder/log" 2>&1 &
 echo "$folder"
 read -r _ || true
 kill -INT $!
 wait
 "#;
+
+/// The address of a cluster's node, at which its pods find what runs beside them.
+pub const NODE: &str = "10.200.0.1";
+
+/// What a PostgreSQL asks those for who come over the network.
+pub const PASSWORD: &str = "swordfish";
 
 /// How often a starting server is tried, and the pause between.
 const ATTEMPTS: u32 = 600;
@@ -47,6 +58,42 @@ pub async fn database() -> Option<String> {
     Some(with_database(server, &name))
 }
 
+/// A PostgreSQL inside a cluster's network, which its pods reach with [`PASSWORD`]. It ends when it is dropped.
+pub struct InCluster {
+    server: Server,
+}
+
+impl InCluster {
+    /// Starts one with an empty database. `None` as for [`database`].
+    pub fn start(cluster: &Cluster) -> Option<Self> {
+        let Some(programs) = programs() else {
+            crate::skip("there is no PostgreSQL: neither initdb nor postgres");
+            return None;
+        };
+        let run = || {
+            cluster.enter();
+            let free = TcpListener::bind((NODE, 0)).and_then(|listener| listener.local_addr());
+            let port = free.expect("the node has free ports").port();
+            let server = Server {
+                url: format!("postgres://postgres@{NODE}:{port}/postgres"),
+                ..start_at(programs, NODE, port)
+            };
+            let listens = (0..ATTEMPTS).any(|_| {
+                std::thread::sleep(PAUSE);
+                TcpStream::connect((NODE, port)).is_ok()
+            });
+            assert!(listens, "PostgreSQL does not listen on {NODE}:{port}");
+            Self { server }
+        };
+        Some(std::thread::scope(|scope| scope.spawn(run).join().expect("PostgreSQL starts")))
+    }
+
+    /// The URL of its database, inside the cluster.
+    pub fn url(&self) -> &str {
+        &self.server.url
+    }
+}
+
 /// Returns the URL of the server's own database.
 fn server() -> Option<&'static str> {
     static SERVER: OnceLock<Option<Server>> = OnceLock::new();
@@ -63,11 +110,15 @@ struct Server {
     _process: Option<Child>,
 }
 
-/// Starts a server. `TMS_TEST_POSTGRES_FSYNC=on` makes it sync to the disk, for measurements.
 fn start(programs: PathBuf) -> Server {
+    start_at(programs, "", 5432)
+}
+
+/// Starts a server on a socket, and on an address where one is given. `TMS_TEST_POSTGRES_FSYNC=on` makes it sync to the disk, for measurements.
+fn start_at(programs: PathBuf, address: &str, port: u16) -> Server {
     let fsync = env::var("TMS_TEST_POSTGRES_FSYNC").unwrap_or_else(|_| "off".to_owned());
     let mut process = as_a_user_that_postgres_accepts()
-        .args(["sh", "-c", SCRIPT, "tms-postgres", &fsync])
+        .args(["sh", "-c", SCRIPT, "tms-postgres", &fsync, address, &port.to_string()])
         .env("PATH", path_with(programs))
         .current_dir("/")
         // Ctrl-C at the terminal must reach only the tests; the script then cleans up.

@@ -124,8 +124,8 @@ pub fn channel(address: SocketAddr) -> Channel {
     Endpoint::from_shared(format!("http://{address}")).expect("an address").connect_lazy()
 }
 
-/// The server's program, which lies where cargo puts that of this very build.
-fn program() -> PathBuf {
+/// Returns the server's program, which lies where cargo puts that of this very build.
+pub fn program() -> PathBuf {
     let test = std::env::current_exe().expect("a test has a program");
     let folder = test.parent().and_then(Path::parent).expect("tests lie in target/PROFILE/deps");
     let program = folder.join("tms-server");

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 use tms_server::domain::bounds::{GpuSource, Provider};
-use tms_server::domain::lease::{Lease, LeaseId, Model, Placement, Report, Spec, Triton};
+use tms_server::domain::lease::{Lease, LeaseId, Model, Placement, Report, Spec, Tenure, Triton};
 use tms_server::domain::plan::{Settings, render};
+use tms_server::domain::repositories::{AccessMode, Claim, Repositories};
 use tms_server::domain::scaling::{
     Autoscaling, Behavior, MetricName, PolicyKind, Scaling, ScalingPolicy, ScalingRules, SelectPolicy,
 };
@@ -21,6 +22,13 @@ pub fn settings(installation: &str) -> Settings {
         custom_annotations: BTreeMap::new(),
         pod_monitor_labels: BTreeMap::from([("release".to_owned(), "prometheus".to_owned())]),
         rule_labels: BTreeMap::from([("release".to_owned(), "prometheus".to_owned())]),
+        repositories: Repositories {
+            claims: vec![Claim { name: "models".to_owned(), access: AccessMode::ReadOnlyMany }],
+            credentials: Vec::new(),
+            allows_http: false,
+            trust_bundle: None,
+            maximum_bytes: 100 << 30,
+        },
         provider: Provider::Adapter,
         gpu_source: GpuSource::Triton,
         scrape_interval_seconds: 15,
@@ -74,6 +82,7 @@ pub fn lease(namespace: &str, scaling: Scaling, settings: &Settings) -> Lease {
         scaling,
         lifetime: SignedDuration::from_hours(1),
         labels: BTreeMap::new(),
+        automatic_renewal: None,
     };
     let now: Timestamp = tms_server::clock::system_now();
     Lease {
@@ -84,6 +93,7 @@ pub fn lease(namespace: &str, scaling: Scaling, settings: &Settings) -> Lease {
         deployment: render(id, namespace, &spec, settings),
         created_at: now,
         expires_at: now + spec.lifetime,
+        tenure: Tenure::starting(now),
         end: None,
         generation: 1,
         version: 1,

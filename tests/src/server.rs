@@ -168,12 +168,13 @@ impl World {
         let folders = fs::read_dir(self.manifests()).into_iter().flatten().flatten();
         let mut objects = Vec::new();
         for folder in folders {
-            let lease = folder.file_name().to_string_lossy().into_owned();
             for file in fs::read_dir(folder.path()).into_iter().flatten().flatten() {
                 let text = fs::read_to_string(file.path()).unwrap_or_default();
                 let kind = text.lines().find_map(|line| line.strip_prefix("kind: ")).unwrap_or_default();
                 if kind != "Kustomization" {
-                    objects.push(format!("{kind} tms-{lease}"));
+                    let name =
+                        text.lines().find_map(|line| line.strip_prefix("  name: ")).unwrap_or_default();
+                    objects.push(format!("{kind} {name}"));
                 }
             }
         }

@@ -7,16 +7,18 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What each module of the server may use of the others. `main` and `serve` wire everything.
-const ARROWS: [(&str, &[&str]); 9] = [
+const ARROWS: [(&str, &[&str]); 11] = [
     ("domain", &[]),
     ("clock", &[]),
+    ("agent", &["clock", "domain"]),
     ("auth", &["domain"]),
     ("config", &["domain"]),
     ("telemetry", &["config"]),
+    ("metrics", &["domain"]),
     ("store", &["clock", "domain"]),
     ("cluster", &["clock", "domain"]),
     ("grpc", &["auth", "clock", "domain", "store"]),
-    ("reconcile", &["clock", "cluster", "domain", "store"]),
+    ("reconcile", &["clock", "cluster", "domain", "metrics", "store"]),
 ];
 
 /// Crates that reach outside; the domain uses none of them.
@@ -46,6 +48,15 @@ fn the_domain_reaches_for_nothing_outside() {
             assert!(!code.contains(&format!("{outside}::")), "{} uses {outside}", file.display());
         }
         assert!(!code.contains("async "), "{} is not synchronous", file.display());
+    }
+}
+
+#[test]
+fn the_agent_knows_neither_kubernetes_nor_the_api() {
+    for file in files_of("agent") {
+        for outside in ["kube", "k8s_openapi", "sqlx", "tonic", "tms_proto"] {
+            assert!(!code_of(&file).contains(&format!("{outside}::")), "{} uses {outside}", file.display());
+        }
     }
 }
 

@@ -87,7 +87,7 @@ async fn until_objects(server: &Kubernetes, lease: &Lease, plan: &Plan, objects:
 }
 
 #[test]
-fn an_applied_lease_has_one_object_of_each_kind_and_matches_its_plan_for_every_server() {
+fn an_applied_lease_has_the_objects_of_its_plan_and_matches_it_for_every_server() {
     let Some(cluster) = Cluster::shared() else { return };
     inside(cluster, || async {
         let world = World::new(cluster);
@@ -109,6 +109,7 @@ fn an_applied_lease_has_one_object_of_each_kind_and_matches_its_plan_for_every_s
             "PodDisruptionBudget",
             "PodMonitor",
             "PrometheusRule",
+            "Service",
             "Service",
         ];
         assert_eq!(kinds, expected);

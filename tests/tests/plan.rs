@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 use tms_server::domain::bounds::GpuSource;
 use tms_server::domain::capabilities::Capabilities;
-use tms_server::domain::lease::{Lease, Toleration};
+use tms_server::domain::lease::{Lease, Model, Toleration};
 use tms_server::domain::plan::{self, Settings, covers, to_yaml};
+use tms_server::domain::repositories::{AccessMode, Claim, Credential, Target};
 use tms_server::domain::scaling::{MetricName, Scaling};
 use tms_tests::cluster::Cluster;
 use tms_tests::samples;
@@ -33,6 +34,12 @@ fn an_autoscaled_lease_is_taken_and_kept_as_planned() {
 fn a_fixed_lease_with_every_wish_is_taken_and_kept_as_planned() {
     let mut lease = samples::lease("plan", Scaling::Fixed { replicas: 2 }, &settings());
     lease.spec.labels = texts([("experiment", "42")]);
+    let model = |name: &str, uri: &str| Model { name: name.to_owned(), uri: uri.to_owned() };
+    lease.spec.models = vec![
+        model("tokenizer", "pvc://models/tokenizer"),
+        model("bert", "https://models.example.com/internal/bert.tar.gz"),
+        model("decoder", "pvc://disk.v2/decoder"),
+    ];
     let triton = &mut lease.spec.triton;
     triton.gpus = 0;
     triton.cpu = "1500m".to_owned();
@@ -54,12 +61,20 @@ fn a_fixed_lease_with_every_wish_is_taken_and_kept_as_planned() {
 }
 
 fn settings() -> Settings {
+    let sample = samples::settings("plan");
+    let mut repositories = sample.repositories.clone();
+    repositories.claims.push(Claim { name: "disk.v2".to_owned(), access: AccessMode::ReadWriteOnce });
+    repositories.credentials.push(Credential {
+        target: Target::parse("models.example.com/internal").expect("it is a target"),
+        secret: "model-credentials".to_owned(),
+    });
     Settings {
+        repositories,
         pull_secrets: vec!["ngc-pull".to_owned()],
         part_of: Some("inference".to_owned()),
         custom_labels: texts([("team", "vision")]),
         custom_annotations: texts([("example.com/contact", "vision@example.com")]),
-        ..samples::settings("plan")
+        ..sample
     }
 }
 

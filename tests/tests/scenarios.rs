@@ -28,6 +28,7 @@ on_every_back_end! {
     a_lease_expires_while_the_server_runs,
     an_expired_lease_is_deleted_even_after_a_restart,
     a_renewed_lease_outlives_its_first_end,
+    a_notice_precedes_the_end_once_even_across_a_restart,
     an_update_changes_what_is_emitted,
     a_restart_changes_nothing,
     an_acquire_that_is_repeated_returns_the_first_lease,
@@ -77,14 +78,15 @@ async fn a_lease_lives_from_acquire_to_release(world: World) {
 
     let name = format!("tms-{}", first.id);
     let expected = [
-        "Deployment",
-        "HorizontalPodAutoscaler",
-        "PodDisruptionBudget",
-        "PodMonitor",
-        "PrometheusRule",
-        "Service",
+        ("Deployment", ""),
+        ("HorizontalPodAutoscaler", ""),
+        ("PodDisruptionBudget", ""),
+        ("PodMonitor", ""),
+        ("PrometheusRule", ""),
+        ("Service", ""),
+        ("Service", "-headless"),
     ];
-    assert_eq!(world.objects(), expected.map(|kind| format!("{kind} {name}")));
+    assert_eq!(world.objects(), expected.map(|(kind, suffix)| format!("{kind} {name}{suffix}")));
 
     let released = server.release(&first.id).await.unwrap();
     assert_eq!(released.state(), LeaseState::Released);
@@ -184,6 +186,34 @@ async fn a_renewed_lease_outlives_its_first_end(world: World) {
     server.stop().await;
 }
 
+async fn a_notice_precedes_the_end_once_even_across_a_restart(world: World) {
+    let server = world.start().await;
+    let lease = server.acquire(spec()).await.unwrap();
+    server.until_state(&lease.id, settled(&world)).await;
+    let notices = async |server: &tms_tests::server::Server| {
+        let request = StatusRequest { lease_id: lease.id.clone() };
+        let events = server.leases.clone().status(request).await.unwrap().into_inner().events;
+        let notices = events.into_iter().filter(|event| event.reason == "ExpiringSoon");
+        notices.map(|event| event.message).collect::<Vec<_>>()
+    };
+    world.advance(SignedDuration::from_mins(45));
+    until("the first notice", 20, async || (notices(&server).await.len() == 1).then_some(())).await;
+    server.stop().await;
+
+    let server = world.start().await;
+    world.advance(SignedDuration::from_mins(13));
+    let told = until("the second notice", 20, async || {
+        Some(notices(&server).await).filter(|notices| notices.len() != 1)
+    })
+    .await;
+    assert!(told[0].starts_with("ends in 15m, at ") && told[1].starts_with("ends in 2m, at "), "{told:?}");
+    assert_eq!(told.len(), 2);
+    world.advance(SignedDuration::from_mins(2));
+    server.until_state(&lease.id, LeaseState::Expired).await;
+    server.until_closed(&lease.id).await;
+    server.stop().await;
+}
+
 async fn an_update_changes_what_is_emitted(world: World) {
     let server = world.start().await;
     let lease = server.acquire(LeaseSpec { replicas: Some(3), ..spec() }).await.unwrap();
@@ -266,7 +296,7 @@ async fn an_acquire_that_is_repeated_returns_the_first_lease(mut world: World) {
     assert_eq!(refused.code(), tonic::Code::AlreadyExists);
     server.until_state(&first, settled(&world)).await;
     let names: std::collections::BTreeSet<_> =
-        world.objects().iter().map(|object| object.split_once(' ').unwrap().1.to_owned()).collect();
+        world.objects().iter().map(|object| object.split_once(' ').unwrap().1[..36].to_owned()).collect();
     assert_eq!(names.len(), 1, "one lease has objects");
     server.stop().await;
 

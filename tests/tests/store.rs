@@ -11,10 +11,10 @@ use serde_json::json;
 use tempfile::TempDir;
 use tms_server::clock::{Clock, system_now};
 use tms_server::domain::lease::{
-    End, EndReason, Happening, Lease, LeaseId, Model, ModelReport, ModelState, Phase, Placement, Replicas,
-    Report, SERVER, Spec, State, Toleration, Triton,
+    AutomaticRenewal, End, EndReason, Happening, Lease, LeaseId, Model, ModelReport, ModelState, Phase,
+    Placement, Replicas, Report, SERVER, Spec, State, Tenure, Toleration, Triton,
 };
-use tms_server::domain::life::Update;
+use tms_server::domain::life::{Deadlines, Update};
 use tms_server::domain::scaling::{
     Autoscaling, Behavior, MetricName, PolicyKind, Scaling, ScalingPolicy, ScalingRules, SelectPolicy,
 };
@@ -25,7 +25,11 @@ use tms_tests::postgres;
 
 const ALICE: &str = "alice";
 const BOB: &str = "bob";
-const LOAD_TIMEOUT: SignedDuration = SignedDuration::from_mins(30);
+
+/// Half an hour to load, no notices.
+fn deadlines() -> Deadlines {
+    Deadlines { load_timeout: SignedDuration::from_mins(30), notices: Vec::new() }
+}
 
 /// Makes of each function a test on SQLite and one on PostgreSQL.
 macro_rules! on_both_databases {
@@ -71,6 +75,9 @@ on_both_databases! {
     labels_are_filtered_as_they_are_after_an_update,
     pages_lose_and_repeat_nothing_while_leases_are_added,
     the_clock_finds_what_is_due,
+    a_notice_makes_a_lease_due_before_its_end,
+    leases_that_use_renews_are_found_until_they_end,
+    what_a_server_before_renewal_by_use_wrote_can_be_read,
     open_leases_are_those_not_closed,
     reopening_keeps_everything,
     a_write_survives_the_caller_that_gave_it_up,
@@ -480,6 +487,53 @@ async fn the_clock_finds_what_is_due(database: Database) {
     assert_eq!(store.next_due().await.unwrap(), Some(at(30)));
 }
 
+async fn a_notice_makes_a_lease_due_before_its_end(database: Database) {
+    let notices = vec![SignedDuration::from_mins(2), SignedDuration::from_mins(5)];
+    let options = Options {
+        deadlines: Deadlines { notices: notices.clone(), ..deadlines() },
+        ..database.options.clone()
+    };
+    let store = Store::open(&options, &Clock::manual(start())).await.unwrap();
+    let id = admit(&store, Lease { expires_at: at(20), ..lease(ALICE) }).await.id;
+    let notice = async |minute| {
+        let notice = |lease: &mut Lease| Ok::<_, Infallible>(((), lease.notice(&notices, at(minute))));
+        store.change(id, SERVER, at(minute), notice).await.unwrap();
+        store.next_due().await.unwrap()
+    };
+    assert_eq!(store.next_due().await.unwrap(), Some(at(15)));
+    assert_eq!(store.due(at(15), 10).await.unwrap(), [id]);
+    assert_eq!(notice(15).await, Some(at(18)));
+    assert_eq!(notice(18).await, Some(at(20)), "only the end is left");
+}
+
+async fn leases_that_use_renews_are_found_until_they_end(database: Database) {
+    let store = database.open().await;
+    let used = || {
+        let mut lease = lease(ALICE);
+        lease.spec.automatic_renewal = Some(AutomaticRenewal { idle_window: SignedDuration::from_mins(30) });
+        lease
+    };
+    admit(&store, lease(ALICE)).await;
+    let mut expected = Vec::new();
+    for _ in 0..5 {
+        expected.push(admit(&store, used()).await);
+    }
+    release(&store, expected.pop().unwrap().id).await;
+    expected.sort_by_key(|lease| lease.id);
+    let (first, rest) = expected.split_at(3);
+    assert_eq!(store.renewed_by_use(None, 3).await.unwrap(), first);
+    assert_eq!(store.renewed_by_use(Some(first[2].id), 3).await.unwrap(), rest);
+}
+
+/// A server that does not know the columns of `0002_use` leaves them empty, and keeps what is in them.
+async fn what_a_server_before_renewal_by_use_wrote_can_be_read(database: Database) {
+    let store = database.open().await;
+    let id = admit(&store, lease(ALICE)).await.id;
+    database.run("UPDATE leases SET renewed_at = NULL, noticed_until = NULL, last_used_at = NULL").await;
+    let read = store.get(id).await.unwrap().unwrap();
+    assert_eq!((read.tenure, read.spec.automatic_renewal), (Tenure::starting(read.created_at), None));
+}
+
 async fn open_leases_are_those_not_closed(database: Database) {
     let store = database.open().await;
     let mut open = Vec::new();
@@ -633,6 +687,17 @@ impl Database {
         self.open_limited_to(0).await
     }
 
+    /// Runs a statement as another program would.
+    async fn run(&self, statement: &'static str) {
+        if self.options.url.starts_with("sqlite:") {
+            let pool = sqlx::SqlitePool::connect(&self.options.url).await.unwrap();
+            sqlx::query(statement).execute(&pool).await.unwrap();
+        } else {
+            let pool = sqlx::PgPool::connect(&self.options.url).await.unwrap();
+            sqlx::query(statement).execute(&pool).await.unwrap();
+        }
+    }
+
     async fn open_limited_to(&self, maximum_per_owner: u32) -> Store {
         let options = Options { maximum_per_owner, ..self.options.clone() };
         Store::open(&options, &Clock::manual(start())).await.unwrap()
@@ -640,7 +705,7 @@ impl Database {
 }
 
 fn options(url: String) -> Options {
-    Options { url, password: None, load_timeout: LOAD_TIMEOUT, maximum_per_owner: 0 }
+    Options { url, password: None, deadlines: deadlines(), maximum_per_owner: 0 }
 }
 
 fn start() -> Timestamp {
@@ -741,10 +806,12 @@ fn lease(owner: &str) -> Lease {
             scaling: Scaling::Fixed { replicas: 1 },
             lifetime: SignedDuration::from_hours(1),
             labels: BTreeMap::new(),
+            automatic_renewal: None,
         },
         deployment: json!({ "kind": "Deployment" }),
         created_at: start(),
         expires_at: at(60),
+        tenure: Tenure::starting(start()),
         end: None,
         generation: 1,
         version: 1,
@@ -798,6 +865,7 @@ fn full_lease() -> Lease {
     lease.namespace = "gpu".to_owned();
     lease.expires_at = "9999-12-30T22:00:00.999999Z".parse().unwrap();
     lease.generation = 41;
+    lease.tenure = Tenure { renewed_at: at(1), noticed_until: at(2), last_used_at: Some(at(3)) };
     lease.spec = Spec {
         models: vec![
             Model { name: "b".to_owned(), uri: "s3://bucket/b?x='\"\\".to_owned() },
@@ -827,6 +895,7 @@ fn full_lease() -> Lease {
         }),
         lifetime: SignedDuration::new(3600, 1),
         labels: labels(&[("team", "vision"), ("", "")]),
+        automatic_renewal: Some(AutomaticRenewal { idle_window: SignedDuration::from_micros(1_800_000_001) }),
     };
     lease.deployment = json!({ "kind": "Deployment", "spec": { "template": [1, -2, true, null, "\u{0}"] } });
     lease.report = Report {
@@ -834,7 +903,10 @@ fn full_lease() -> Lease {
         message: "0/3 nodes: 'insufficient' nvidia.com/gpu\n— ⚠".to_owned(),
         replicas: Replicas { desired: u32::MAX, current: 2, ready: 1 },
         models: model_states
-            .map(|state| ModelReport { name: "b".to_owned(), state, message: "\u{0}why".to_owned() })
+            .map(|state| ModelReport {
+                downloaded_bytes: Some(u64::MAX),
+                ..ModelReport::new("b", state, "\u{0}why")
+            })
             .to_vec(),
         first_ready_at: Some("1969-12-31T23:59:59.999999Z".parse().unwrap()),
         closed_at: None,

@@ -180,6 +180,30 @@ fn a_model_that_cannot_be_loaded_makes_the_lease_invalid_and_frees_everything() 
 }
 
 #[test]
+fn objects_that_do_not_go_are_told_beside_why_the_lease_ended() {
+    on_kubernetes(async |mut world, _| {
+        world.values = world.values.replace("server:", "server:\n  cluster: {sweepIntervalSeconds: 1}");
+        let server = world.start().await;
+        let lease = server.acquire(on_unmanaged(spec())).await.unwrap();
+        let pod = pods(&world, &lease, 1).await.remove(0);
+        let message = json!({ "failed": [{ "name": "bert", "message": "corrupt" }] }).to_string();
+        play_kubelet(&world, &pod, &ended("Error", 3, &message));
+        let reason = "models cannot be loaded: bert: corrupt";
+        assert_eq!(server.until_state(&lease.id, LeaseState::Invalid).await.message, reason);
+        // No kubelet ends the pod, and the Deployment waits for it.
+        world.advance(jiff::SignedDuration::from_mins(10));
+        let stuck = until_message(&server, &lease, "its objects are still there").await;
+        assert!(
+            stuck.message.starts_with(&format!("{reason}; its objects are still there: ")),
+            "{}",
+            stuck.message
+        );
+        assert_eq!(until_closed(&world, &server, &lease).await.message, reason, "that is over");
+        server.stop().await;
+    });
+}
+
+#[test]
 fn a_container_that_keeps_ending_is_named_with_its_last_words() {
     on_kubernetes(async |world, _| {
         let server = world.start().await;

@@ -284,7 +284,7 @@ mod tests {
     }
 
     fn model(state: ModelState) -> Act<AcquireResponse> {
-        let status = ModelStatus { name: "resnet50".into(), state: state.into(), message: String::new() };
+        let status = ModelStatus { name: "resnet50".into(), state: state.into(), ..ModelStatus::default() };
         Act::Send(AcquireResponse { models: vec![status], ..AcquireResponse::default() })
     }
 

@@ -7,6 +7,7 @@ mod commands;
 mod connection;
 mod failure;
 mod follow;
+mod kubernetes;
 mod output;
 mod progress;
 mod targets;

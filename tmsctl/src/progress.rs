@@ -83,7 +83,12 @@ impl Seen {
         }
         for model in &lease.models {
             if self.models.get(&model.name) != Some(model) {
-                lines += &format!("model {} {}{}\n", model.name, model.state, after_colon(&model.message));
+                lines += &format!(
+                    "model {} {}{}\n",
+                    model.name,
+                    model.state,
+                    after_colon(&text::model_words(model))
+                );
                 self.models.insert(model.name.clone(), model.clone());
             }
         }
@@ -110,7 +115,7 @@ impl Spinner {
                 self.lines.add(ProgressBar::new_spinner().with_style(style))
             });
             let state = text::state(model.state);
-            line.set_message(format!("{} {state}{}", model.name, after_colon(&model.message)));
+            line.set_message(format!("{} {state}{}", model.name, after_colon(&text::model_words(model))));
         }
     }
 
@@ -140,6 +145,12 @@ mod tests {
         let mut said = seen.changes(&lease);
         said += "--\n";
         said += &seen.changes(&lease);
+        lease.models[0].downloaded_bytes = Some(3 << 29);
+        lease.models[0].total_bytes = Some(6 << 30);
+        said += &seen.changes(&lease);
+        lease.models[0].message = "no answer within 10s; trying again".into();
+        said += &seen.changes(&lease);
+        (lease.models[0].downloaded_bytes, lease.models[0].total_bytes) = (None, None);
         lease.models[0].state = "FAILED";
         lease.models[0].message = "404 Not Found".into();
         said += &seen.changes(&lease);
@@ -151,6 +162,8 @@ mod tests {
         model resnet50 DOWNLOADING
         model ensemble READY
         --
+        model resnet50 DOWNLOADING: 1.5 GiB of 6.0 GiB (25 %)
+        model resnet50 DOWNLOADING: 1.5 GiB of 6.0 GiB (25 %): no answer within 10s; trying again
         model resnet50 FAILED: 404 Not Found
         INVALID: a model cannot be loaded
         ");

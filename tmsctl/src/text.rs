@@ -4,7 +4,7 @@ use anstyle::{AnsiColor, Style};
 use comfy_table::{ColumnConstraint, ContentArrangement, Table, presets};
 use jiff::Timestamp;
 
-use crate::view::{Bespoke, Event, Lease, Replicas};
+use crate::view::{Bespoke, Event, Lease, ModelStatus, Replicas};
 use crate::words;
 
 const NAME: Style = Style::new().bold();
@@ -145,7 +145,9 @@ fn lease_facts<'a>(lease: &Lease, now: Timestamp) -> Vec<(&'a str, String)> {
         ("Message", lease.message.clone()),
         ("Owner", lease.owner.clone()),
         ("Namespace", lease.namespace.clone()),
-        ("Endpoint", endpoint(lease).unwrap_or_default()),
+        ("Endpoint", endpoint(lease).map(|it| it + ", inside the cluster").unwrap_or_default()),
+        ("Try", call_inside(lease).unwrap_or_default()),
+        ("Elsewhere", if serves(lease) { forward(lease) } else { String::new() }),
         ("Replicas", replicas_in_words(lease)),
         ("Scaling", scaling(lease)),
         ("Image", triton.map(|triton| triton.image.clone()).unwrap_or_default()),
@@ -154,14 +156,64 @@ fn lease_facts<'a>(lease: &Lease, now: Timestamp) -> Vec<(&'a str, String)> {
         ("Created", told(lease.created_at)),
         (if lease.ended_at.is_some() { "Was to end" } else { "Ends" }, told(lease.expires_at)),
         ("Ended", told(lease.ended_at)),
+        ("Renewal", renewal(lease, now)),
         ("Closed", told(lease.closed_at)),
     ]
+}
+
+/// Returns how use renews a lease, and when it last did.
+fn renewal(lease: &Lease, now: Timestamp) -> String {
+    let Some(renewal) = &lease.spec.automatic_renewal else { return String::new() };
+    let window =
+        renewal.idle_window.as_ref().map(|window| format!(", for {window} each time")).unwrap_or_default();
+    let last =
+        lease.last_used_at.map(|at| format!("; last {}", words::relative(at, now))).unwrap_or_default();
+    format!("by use{window}{last}")
+}
+
+/// Returns how much of a model has been fetched and why it is where it is, as far as there is something to say.
+pub fn model_words(model: &ModelStatus) -> String {
+    let bytes = match (model.downloaded_bytes, model.total_bytes) {
+        (Some(downloaded), Some(total)) if total > 0 => {
+            let percent = downloaded.min(total).saturating_mul(100) / total;
+            format!("{} of {} ({percent} %)", words::bytes(downloaded), words::bytes(total))
+        }
+        (Some(downloaded), _) => words::bytes(downloaded),
+        (None, _) => String::new(),
+    };
+    match (bytes.as_str(), model.message.as_str()) {
+        ("", message) => message.to_owned(),
+        (bytes, "") => bytes.to_owned(),
+        (bytes, message) => format!("{bytes}: {message}"),
+    }
 }
 
 /// Returns where clients reach the Triton of a lease.
 pub fn endpoint(lease: &Lease) -> Option<String> {
     let endpoint = lease.endpoint.as_ref()?;
     Some(format!("{} (HTTP {}, gRPC {})", endpoint.host, endpoint.http_port, endpoint.grpc_port))
+}
+
+/// Returns a line for a shell inside the cluster that asks the first model of a lease whether it serves, where it may.
+pub fn call_inside(lease: &Lease) -> Option<String> {
+    let endpoint = lease.endpoint.as_ref().filter(|_| serves(lease))?;
+    call(lease, &format!("{}:{}", endpoint.host, endpoint.http_port))
+}
+
+/// Returns a line for a shell that asks the first model of a lease whether it serves, by way of `authority`.
+pub fn call(lease: &Lease, authority: &str) -> Option<String> {
+    let model = lease.spec.models.first()?;
+    // Without -i nothing would be seen: the answer is a status alone.
+    Some(format!("curl -i http://{authority}/v2/models/{}/ready", model.name))
+}
+
+/// Returns the command that makes a lease reachable from outside its cluster.
+pub fn forward(lease: &Lease) -> String {
+    format!("tmsctl lease port-forward {}", short(&lease.id))
+}
+
+fn serves(lease: &Lease) -> bool {
+    matches!(lease.state, "READY" | "DEGRADED")
 }
 
 /// Returns how a lease scales: its metrics with their thresholds.
@@ -203,7 +255,7 @@ fn model_table(lease: &Lease, width: Option<u16>) -> String {
                 model.name.clone(),
                 status.map(|status| status.state.to_owned()).unwrap_or_default(),
                 model.uri.clone(),
-                status.map(|status| status.message.clone()).unwrap_or_default(),
+                status.map(model_words).unwrap_or_default(),
             ]
         })
         .collect();
@@ -356,7 +408,9 @@ mod tests {
         State       READY
         Owner       ada
         Namespace   models
-        Endpoint    tms-3f0a9c2d4b5e46f7a8b9c0d1e2f30415.models.svc (HTTP 8000, gRPC 8001)
+        Endpoint    tms-3f0a9c2d4b5e46f7a8b9c0d1e2f30415.models.svc (HTTP 8000, gRPC 8001), inside the cluster
+        Try         curl -i http://tms-3f0a9c2d4b5e46f7a8b9c0d1e2f30415.models.svc:8000/v2/models/resnet50/ready
+        Elsewhere   tmsctl lease port-forward 3f0a9c2d4b5e
         Replicas    2 of 2 ready, scaled from 1 to 4
         Scaling     gpuUtilization above 80%, queueTime above 200ms
         Image       nvcr.io/nvidia/tritonserver:25.10-py3
@@ -366,9 +420,9 @@ mod tests {
         Ends        in 42m (2026-11-22 18:00:00 UTC)
 
         Models
-          NAME      STATE  URI                    MESSAGE
+          NAME      STATE  URI                                      MESSAGE
           resnet50  READY  pvc://models/resnet50
-          ensemble  READY  s3://models/ensemble
+          ensemble  READY  https://models.example.com/ensemble.zip
 
         Events
           WHEN        WHAT      STATE    BY   MESSAGE

@@ -27,6 +27,7 @@ pub struct Lease {
     pub models: Vec<ModelStatus>,
     pub endpoint: Option<Endpoint>,
     pub active_metrics: BTreeMap<String, i64>,
+    pub last_used_at: Option<Timestamp>,
 }
 
 /// What was granted.
@@ -38,6 +39,13 @@ pub struct Spec {
     pub autoscaling: Option<Autoscaling>,
     pub lifetime: Option<String>,
     pub labels: BTreeMap<String, String>,
+    pub automatic_renewal: Option<AutomaticRenewal>,
+}
+
+/// How use renews a lease.
+#[derive(Debug, Clone, Serialize)]
+pub struct AutomaticRenewal {
+    pub idle_window: Option<String>,
 }
 
 /// A model and where it is fetched from.
@@ -127,6 +135,8 @@ pub struct ModelStatus {
     pub name: String,
     pub state: &'static str,
     pub message: String,
+    pub downloaded_bytes: Option<u64>,
+    pub total_bytes: Option<u64>,
 }
 
 /// Where Triton is reached.
@@ -194,6 +204,7 @@ impl From<&v1::Lease> for Lease {
             models: lease.models.iter().map(ModelStatus::from).collect(),
             endpoint: lease.endpoint.as_ref().map(Endpoint::from),
             active_metrics: lease.active_metrics.clone(),
+            last_used_at: lease.last_used_at.as_ref().and_then(timestamp),
         }
     }
 }
@@ -211,6 +222,10 @@ impl From<&v1::LeaseSpec> for Spec {
             autoscaling: spec.autoscaling.as_ref().map(Autoscaling::from),
             lifetime: spec.lifetime.as_ref().map(seconds),
             labels: spec.labels.clone(),
+            automatic_renewal: spec
+                .automatic_renewal
+                .as_ref()
+                .map(|renewal| AutomaticRenewal { idle_window: renewal.idle_window.as_ref().map(seconds) }),
         }
     }
 }
@@ -288,7 +303,13 @@ impl From<&v1::Replicas> for Replicas {
 
 impl From<&v1::ModelStatus> for ModelStatus {
     fn from(model: &v1::ModelStatus) -> Self {
-        Self { name: model.name.clone(), state: model_state(model.state()), message: model.message.clone() }
+        Self {
+            name: model.name.clone(),
+            state: model_state(model.state()),
+            message: model.message.clone(),
+            downloaded_bytes: model.downloaded_bytes,
+            total_bytes: model.total_bytes,
+        }
     }
 }
 
@@ -332,7 +353,7 @@ mod tests {
               },
               {
                 "name": "ensemble",
-                "uri": "s3://models/ensemble"
+                "uri": "https://models.example.com/ensemble.zip"
               }
             ],
             "bespoke": {
@@ -362,7 +383,8 @@ mod tests {
             "lifetime": "7200s",
             "labels": {
               "team": "search"
-            }
+            },
+            "automatic_renewal": null
           },
           "state": "READY",
           "message": "",
@@ -383,12 +405,16 @@ mod tests {
             {
               "name": "resnet50",
               "state": "READY",
-              "message": ""
+              "message": "",
+              "downloaded_bytes": null,
+              "total_bytes": null
             },
             {
               "name": "ensemble",
               "state": "READY",
-              "message": ""
+              "message": "",
+              "downloaded_bytes": null,
+              "total_bytes": null
             }
           ],
           "endpoint": {
@@ -399,7 +425,8 @@ mod tests {
           "active_metrics": {
             "gpuUtilization": 80,
             "queueTime": 200000
-          }
+          },
+          "last_used_at": null
         }
         "#);
     }
@@ -415,7 +442,7 @@ mod tests {
           - name: resnet50
             uri: pvc://models/resnet50
           - name: ensemble
-            uri: s3://models/ensemble
+            uri: https://models.example.com/ensemble.zip
           bespoke:
             image: nvcr.io/nvidia/tritonserver:25.10-py3
             gpus: 1
@@ -439,6 +466,7 @@ mod tests {
           lifetime: 7200s
           labels:
             team: search
+          automatic_renewal: null
         state: READY
         message: ""
         created_at: "2026-11-22T16:00:00Z"
@@ -457,9 +485,13 @@ mod tests {
         - name: resnet50
           state: READY
           message: ""
+          downloaded_bytes: null
+          total_bytes: null
         - name: ensemble
           state: READY
           message: ""
+          downloaded_bytes: null
+          total_bytes: null
         endpoint:
           host: tms-3f0a9c2d4b5e46f7a8b9c0d1e2f30415.models.svc
           http_port: 8000
@@ -467,6 +499,7 @@ mod tests {
         active_metrics:
           gpuUtilization: 80
           queueTime: 200000
+        last_used_at: null
         "#);
     }
 

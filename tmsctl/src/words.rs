@@ -4,6 +4,15 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
+/// Returns a number of bytes in the largest unit that leaves at least one of it, such as `1.5 GiB`.
+pub fn bytes(bytes: u64) -> String {
+    const UNITS: [(&str, u32); 4] = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
+    match UNITS.into_iter().find(|(_, shift)| bytes >> shift > 0) {
+        Some((unit, shift)) => format!("{:.1} {unit}", bytes as f64 / f64::from(shift).exp2()),
+        None => format!("{bytes} B"),
+    }
+}
+
 /// Returns a duration in its two largest units, such as `1h 5m`, rounded.
 pub fn duration(duration: Duration) -> String {
     let seconds = rounded(duration);
@@ -68,6 +77,20 @@ pub fn count(count: usize, noun: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bytes_are_told_in_the_largest_unit_of_which_there_is_one() {
+        for (count, words) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1.0 KiB"),
+            (3 << 19, "1.5 MiB"),
+            (16 << 30, "16.0 GiB"),
+            (u64::MAX, "16777216.0 TiB"),
+        ] {
+            assert_eq!(bytes(count), words);
+        }
+    }
 
     #[test]
     fn a_duration_is_told_in_its_two_largest_units() {

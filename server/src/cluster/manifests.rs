@@ -9,11 +9,12 @@ use std::{fs, io};
 
 use futures::future::BoxFuture;
 
-use super::{Act, ActError, Observe, Sight};
+use super::{Act, ActError, Measure, Observe, Sight};
 use crate::domain::capabilities::Capabilities;
 use crate::domain::lease::{Happening, Lease, LeaseId, Replicas};
 use crate::domain::observed::{Objects, Observed};
 use crate::domain::plan::{Plan, to_yaml};
+use crate::domain::usage::Served;
 
 /// Folders of manifests below one directory.
 #[derive(Clone)]
@@ -157,6 +158,12 @@ impl Observe for Manifests {
     }
 }
 
+impl Measure for Manifests {
+    fn served(&self, _id: LeaseId) -> BoxFuture<'_, Vec<Served>> {
+        Box::pin(async { Vec::new() })
+    }
+}
+
 impl Act for Manifests {
     fn apply<'a>(&'a self, lease: &'a Lease, plan: &'a Plan) -> BoxFuture<'a, Result<(), ActError>> {
         let (manifests, id, files) = (self.clone(), lease.id, files(plan));
@@ -195,7 +202,7 @@ fn files(plan: &Plan) -> BTreeMap<String, String> {
     let mut files = BTreeMap::new();
     let mut resources = String::new();
     for object in plan.objects() {
-        let name = format!("{}.yaml", object.kind.as_str().to_lowercase());
+        let name = format!("{}{}.yaml", object.kind.as_str().to_lowercase(), object.kind.suffix());
         resources.push_str(&format!("  - {name}\n"));
         files.insert(name, to_yaml(&object.body));
     }

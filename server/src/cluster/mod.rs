@@ -13,6 +13,7 @@ use crate::domain::capabilities::Capabilities;
 use crate::domain::lease::{Happening, Lease, LeaseId};
 use crate::domain::observed::Observed;
 use crate::domain::plan::Plan;
+use crate::domain::usage::Served;
 
 /// Sees what there is. Answers come from memory that a watch keeps fresh, never from a call.
 pub trait Observe: Send + Sync {
@@ -64,10 +65,16 @@ pub trait Act: Send + Sync {
     fn refresh(&self) -> BoxFuture<'_, Result<bool, ActError>>;
 }
 
-/// A cluster that can be observed and acted on.
-pub trait Cluster: Observe + Act {}
+/// Asks the Tritons of leases themselves.
+pub trait Measure: Send + Sync {
+    /// Returns what each pod of a lease has served: nothing where pods are not observed.
+    fn served(&self, id: LeaseId) -> BoxFuture<'_, Vec<Served>>;
+}
 
-impl<T: Observe + Act> Cluster for T {}
+/// A cluster that can be observed, measured and acted on.
+pub trait Cluster: Observe + Measure + Act {}
+
+impl<T: Observe + Measure + Act> Cluster for T {}
 
 /// Why an action did not happen.
 #[derive(Debug, thiserror::Error)]

@@ -68,7 +68,9 @@ pub(super) fn read(variables: impl Iterator<Item = (String, String)>, shape: &Sh
 /// else stays the text that it is, to be read as the key demands.
 fn document(names: &[String], value: &str, shape: Option<&Shape>, source: &Source) -> Document {
     let content = match shape {
-        Some(Shape::List(_) | Shape::Free | Shape::Map(_)) => layer::parse(value, source)?.value,
+        Some(Shape::List(_) | Shape::Free | Shape::Foreign | Shape::Map(_)) => {
+            layer::parse(value, source)?.value
+        }
         Some(Shape::Leaf) | None => Content::Text(value.to_owned()),
     };
     Ok(shape::nest(names, content))

@@ -59,10 +59,20 @@ pub(super) fn namespace_fault(text: &str) -> Option<&'static str> {
 
 /// What is wrong with the name of a Secret.
 pub(super) fn secret_fault(text: &str) -> Option<&'static str> {
-    let is_name = text.len() <= 253 && text.split('.').all(is_dns_label);
-    (!is_name).then_some(
+    (!is_object_name(text)).then_some(
         "is not the name of a Secret: at most 253 of a–z 0–9 - . are, with a letter or digit at both ends",
     )
+}
+
+/// What is wrong with the name of an object.
+pub(super) fn object_fault(text: &str) -> Option<&'static str> {
+    (!is_object_name(text)).then_some(
+        "is not the name of an object: at most 253 of a–z 0–9 - . are, with a letter or digit at both ends",
+    )
+}
+
+fn is_object_name(text: &str) -> bool {
+    text.len() <= 253 && text.split('.').all(is_dns_label)
 }
 
 fn is_dns_label(text: &str) -> bool {

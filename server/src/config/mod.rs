@@ -3,18 +3,24 @@
 
 mod autoscaling;
 mod capabilities;
+mod chart;
 pub mod check;
+mod demand;
 mod environment;
 pub mod finding;
 mod labels;
 mod layer;
 mod reader;
+mod repositories;
+mod scalar;
+pub mod schema;
 mod server;
 mod shape;
 #[cfg(test)]
 mod tests;
 
 use std::net::SocketAddr;
+use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -25,8 +31,9 @@ pub use capabilities::check_capabilities;
 pub use environment::environment;
 pub use finding::{Finding, Invalid, Origin, Source};
 
-use crate::domain::bounds::Bounds;
 use crate::domain::bounds::names::label_value_fault;
+use crate::domain::bounds::{Bounds, RenewalBounds};
+use crate::domain::life::Deadlines;
 use crate::domain::plan;
 use layer::{Document, Layer};
 use reader::Reader;
@@ -44,12 +51,16 @@ pub struct Config {
     pub namespace: Option<String>,
     /// Where the server answers.
     pub listen: Listen,
+    /// Port on which health alone is answered, without TLS; `None` is nowhere.
+    pub health_port: Option<NonZeroU16>,
     /// Where leases are kept.
     pub database: Database,
     /// Where the objects of leases go.
     pub cluster: Cluster,
     /// Limits on leases besides their lifetimes.
     pub leases: Leases,
+    /// Where the figures of the server are served; `None` for nowhere.
+    pub metrics: Option<SocketAddr>,
     /// What is logged, and how.
     pub logging: Logging,
     /// Settings of plans, but for the installation, which the database knows.
@@ -60,6 +71,11 @@ impl Config {
     /// Returns the settings that plans depend on.
     pub fn plan_settings(&self, installation: String) -> plan::Settings {
         plan::Settings { installation, ..self.plan.clone() }
+    }
+
+    /// Returns what the clock does to leases besides ending them.
+    pub fn deadlines(&self) -> Deadlines {
+        Deadlines { load_timeout: self.leases.load_timeout, notices: self.leases.notices.clone() }
     }
 }
 
@@ -151,12 +167,18 @@ pub enum ClusterKind {
 }
 
 /// Limits on leases besides their lifetimes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Leases {
     /// How long a replica may take to be ready; whole seconds.
     pub load_timeout: SignedDuration,
     /// Leases that one owner may hold at a time; `None` is any number.
     pub maximum_per_owner: Option<u32>,
+    /// Idle window of a lease that asks for renewal by use and names none.
+    pub idle_window: SignedDuration,
+    /// Time between two looks at the use of leases; whole seconds.
+    pub look_interval: SignedDuration,
+    /// How long before its end a lease gives notice of it.
+    pub notices: Vec<SignedDuration>,
 }
 
 /// What is logged, and how.
@@ -274,13 +296,17 @@ fn config(reader: &mut Reader, password: Option<SecretString>) -> Option<Config>
     let lifetime = server::lifetime(reader);
     let leases = server::leases(reader);
     let resources = server::resources(reader);
+    let repositories = repositories::repositories(reader);
     let autoscaling = autoscaling::bounds(reader);
     let prometheus = autoscaling::prometheus(reader);
     let triton = server::triton(reader);
+    let metrics = server::metrics(reader);
     let logging = server::logging(reader);
+    let health = server::health(reader);
+    chart::check(reader);
 
     let (images, autoscaling, prometheus, triton) = (images?, autoscaling?, prometheus?, triton?);
-    let leases = leases?;
+    let (cluster, leases, repositories) = (cluster?, leases?, repositories?);
     if autoscaling.enabled {
         autoscaling::warn_of_labels(reader, &prometheus);
     }
@@ -293,6 +319,7 @@ fn config(reader: &mut Reader, password: Option<SecretString>) -> Option<Config>
         custom_annotations: custom_annotations?,
         pod_monitor_labels: prometheus.pod_monitor_labels,
         rule_labels: prometheus.rule_labels,
+        repositories: repositories.clone(),
         provider: autoscaling.provider,
         gpu_source: autoscaling.gpu_source,
         scrape_interval_seconds: prometheus.scrape_interval_seconds,
@@ -302,15 +329,30 @@ fn config(reader: &mut Reader, password: Option<SecretString>) -> Option<Config>
         pre_stop_seconds: triton.pre_stop_seconds,
         exit_timeout_seconds: triton.exit_timeout_seconds,
     };
-    let bounds =
-        Bounds { autoscaling, lifetime: lifetime?, resources: resources?, default_image: images.triton };
+    let automatic_renewal = match cluster.kind {
+        ClusterKind::Manifests { .. } => None,
+        ClusterKind::Kubernetes { .. } => Some(RenewalBounds {
+            default_idle_window: leases.idle_window,
+            look_interval: leases.look_interval,
+        }),
+    };
+    let bounds = Bounds {
+        autoscaling,
+        lifetime: lifetime?,
+        resources: resources?,
+        repositories,
+        default_image: images.triton,
+        automatic_renewal,
+    };
     Some(Config {
         bounds,
         namespace: namespace?,
         listen: listen?,
+        health_port: health?,
         database: database?,
-        cluster: cluster?,
+        cluster,
         leases,
+        metrics: metrics?,
         logging: logging?,
         plan,
     })

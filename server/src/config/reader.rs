@@ -7,16 +7,17 @@ use std::ops::RangeInclusive;
 use figment::value::{Dict, Value};
 use jiff::{SignedDuration, Span, SpanRelativeTo};
 
+use super::demand::{Demand, Demands};
 use super::finding::{Finding, Origin, Source};
 use super::layer::Merged;
+use super::scalar::{Scalar, scalar};
 use crate::domain::quantity::Quantity;
-
-/// Keys whose values are not shown: they may hold a password by mistake.
-const UNSEEN: [&str; 1] = ["server.database.url"];
 
 /// Reads keys and keeps what was found on the way.
 pub(super) struct Reader {
     merged: Merged,
+    /// What the keys that were read must be.
+    pub demands: Demands,
     /// What is wrong.
     pub faults: Vec<Finding>,
     /// What is worth knowing.
@@ -26,22 +27,21 @@ pub(super) struct Reader {
 /// Says what is wrong with a text, or nothing where all is well.
 pub(super) type FaultOf = fn(&str) -> Option<&'static str>;
 
-/// One value as it was written, whatever its type.
-pub(super) enum Scalar {
-    Bool(bool),
-    Integer(i128),
-    Float(f64),
-    Text(String),
-}
-
 impl Reader {
     /// Returns a reader that has found these already.
     pub fn new(merged: Merged, faults: Vec<Finding>, warnings: Vec<Finding>) -> Self {
-        Self { merged, faults, warnings }
+        Self { merged, demands: Demands::default(), faults, warnings }
+    }
+
+    /// Returns a reader of no particular configuration: it reads one item of each list, and every key that may be absent,
+    /// to learn what they must be.
+    pub fn probing(merged: Merged) -> Self {
+        Self { demands: Demands::probing(), ..Self::new(merged, Vec::new(), Vec::new()) }
     }
 
     /// Reads true or false.
     pub fn boolean(&mut self, key: &str) -> Option<bool> {
+        self.demands.note(key, || Demand::Boolean);
         match (self.scalar(key)?, self.is_variable(key)) {
             (Scalar::Bool(value), _) => Some(value),
             (Scalar::Text(text), true) if text.eq_ignore_ascii_case("true") => Some(true),
@@ -62,6 +62,7 @@ impl Reader {
         range: RangeInclusive<i64>,
         rule: impl FnOnce(Option<i128>) -> Option<&'static str>,
     ) -> Option<i64> {
+        self.demands.note(key, || Demand::Integer(range.clone()));
         let given = self.scalar(key)?;
         let value = match &given {
             Scalar::Integer(value) => Some(*value),
@@ -86,7 +87,8 @@ impl Reader {
 
     /// Reads a part of one in thousandths, or nothing where none is given.
     pub fn thousandths(&mut self, key: &str, rule: &'static str) -> Option<Option<u32>> {
-        if self.value(key).is_none() {
+        self.demands.note(key, || Demand::Part);
+        if !self.is_given(key) {
             return Some(None);
         }
         let given = self.scalar(key)?;
@@ -105,6 +107,7 @@ impl Reader {
 
     /// Reads a text, which may be empty.
     pub fn text(&mut self, key: &str) -> Option<String> {
+        self.demands.note(key, || Demand::Text { may_be_empty: true });
         match self.scalar(key)? {
             Scalar::Text(text) => Some(text),
             other => self.refuse(key, &other, "must be a text: put it in quotes", None),
@@ -122,6 +125,7 @@ impl Reader {
 
     /// Reads a text in which `fault_of` finds nothing wrong.
     pub fn required(&mut self, key: &str, fault_of: FaultOf) -> Option<String> {
+        self.demands.note(key, || Demand::Text { may_be_empty: fault_of("").is_none() });
         let text = self.text(key)?;
         self.checked(key, text, fault_of)
     }
@@ -140,6 +144,7 @@ impl Reader {
         words: &[(&str, T)],
         rule: Option<&'static str>,
     ) -> Option<T> {
+        self.demands.note(key, || Demand::Choice(words.iter().map(|(word, _)| (*word).to_owned()).collect()));
         let given = self.scalar(key)?;
         let found = match &given {
             Scalar::Text(text) => words.iter().find(|(word, _)| word == text).map(|(_, value)| *value),
@@ -159,6 +164,7 @@ impl Reader {
         range: RangeInclusive<SignedDuration>,
         rule: Option<&'static str>,
     ) -> Option<SignedDuration> {
+        self.demands.note(key, || Demand::Duration);
         let given = self.scalar(key)?;
         let expected = format!("must be a duration from {:#} to {:#}", range.start(), range.end());
         let Scalar::Text(text) = &given else {
@@ -188,6 +194,7 @@ impl Reader {
 
     /// Reads a quantity above zero.
     pub fn quantity(&mut self, key: &str) -> Option<Quantity> {
+        self.demands.note(key, || Demand::Quantity);
         let given = self.scalar(key)?;
         match Quantity::parse(&given.to_string()) {
             Ok(quantity) if quantity.is_positive() => Some(quantity),
@@ -200,6 +207,7 @@ impl Reader {
 
     /// Reads a map of texts.
     pub fn texts(&mut self, key: &str) -> Option<Vec<(String, String)>> {
+        self.demands.note(key, || Demand::Texts);
         let entries: Dict = self.value(key).and_then(|value| value.as_dict().cloned()).unwrap_or_default();
         let mut texts = Vec::new();
         let mut is_sound = true;
@@ -220,7 +228,18 @@ impl Reader {
 
     /// Returns how many items a list has.
     pub fn length(&self, key: &str) -> usize {
-        self.value(key).and_then(|value| value.as_array().map(<[Value]>::len)).unwrap_or(0)
+        let length = self.value(key).and_then(|value| value.as_array().map(<[Value]>::len)).unwrap_or(0);
+        length.max(usize::from(self.demands.is_probing()))
+    }
+
+    /// Whether there is anything at a key that may be absent.
+    pub fn is_given(&self, key: &str) -> bool {
+        self.value(key).is_some() || self.demands.is_probing()
+    }
+
+    /// Whether the default of a key is null.
+    pub fn is_null(&self, key: &str) -> bool {
+        self.value(key).is_none()
     }
 
     /// Notes a fault at a key. Returns `None`, as what a faulty key is read as.
@@ -337,41 +356,6 @@ fn step<'a>(value: &'a Value, part: &str) -> Option<&'a Value> {
     match part.split_once('[') {
         Some((_, index)) => value.as_array()?.get(index.strip_suffix(']')?.parse::<usize>().ok()?),
         None => Some(value),
-    }
-}
-
-fn scalar(value: &Value) -> Option<Scalar> {
-    match value {
-        Value::String(_, text) => Some(Scalar::Text(text.clone())),
-        Value::Char(_, character) => Some(Scalar::Text(character.to_string())),
-        Value::Bool(_, value) => Some(Scalar::Bool(*value)),
-        Value::Num(_, number) => number
-            .to_i128()
-            .map(Scalar::Integer)
-            .or_else(|| number.to_u128().and_then(|number| i128::try_from(number).ok()).map(Scalar::Integer))
-            .or_else(|| number.to_f64().map(Scalar::Float)),
-        Value::Empty(..) | Value::Dict(..) | Value::Array(..) => None,
-    }
-}
-
-impl Display for Scalar {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Bool(value) => value.fmt(f),
-            Self::Integer(value) => value.fmt(f),
-            Self::Float(value) => value.fmt(f),
-            Self::Text(text) => text.fmt(f),
-        }
-    }
-}
-
-impl Scalar {
-    fn shown_at(&self, key: &str) -> Option<String> {
-        let shown = match self {
-            Self::Text(text) => format!("{text:?}"),
-            Self::Bool(_) | Self::Integer(_) | Self::Float(_) => self.to_string(),
-        };
-        (!UNSEEN.contains(&key)).then_some(shown)
     }
 }
 

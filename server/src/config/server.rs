@@ -2,6 +2,7 @@
 //! resources, logging.
 
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -14,9 +15,12 @@ use super::{
 };
 use crate::domain::bounds::image::image_fault;
 use crate::domain::bounds::names::extended_resource_fault;
-use crate::domain::bounds::{ResourceBounds, Resources};
+use crate::domain::bounds::{RenewalBounds, ResourceBounds, Resources};
 use crate::domain::lease::LifetimeBounds;
 use crate::domain::quantity::Quantity;
+
+/// Most notices that a lease gives of its end.
+const MOST_NOTICES: usize = 8;
 
 /// `images`.
 pub(super) struct Images {
@@ -83,6 +87,16 @@ pub(super) fn listen(reader: &mut Reader) -> Option<Listen> {
         reader.warn("server.tls.clientCaFile", problem.to_owned(), None);
     }
     Some(Listen { address: SocketAddr::new(address, port?), tls })
+}
+
+/// Reads the port of health.
+pub(super) fn health(reader: &mut Reader) -> Option<Option<NonZeroU16>> {
+    let (key, api_key) = ("server.apiService.healthPort", "server.apiService.port");
+    let port = reader.small(key, 0..=65535)?;
+    if port != 0 && reader.small(api_key, 0..=65535) == Some(port) {
+        return reader.fault(key, format!("must be another port than {api_key}"), None);
+    }
+    Some(u16::try_from(port).ok().and_then(NonZeroU16::new))
 }
 
 fn port(reader: &mut Reader, service: Option<ServiceType>) -> Option<u16> {
@@ -232,10 +246,51 @@ pub(super) fn leases(reader: &mut Reader) -> Option<Leases> {
     let range = SignedDuration::from_mins(1)..=SignedDuration::from_hours(24);
     let load_timeout = reader.seconds("server.leases.loadTimeout", range, None);
     let maximum = reader.small("server.leases.maximumPerOwner", 0..=1_000_000);
+    let (idle_window, look_interval) = automatic_renewal(reader);
+    let notices = notices(reader);
     Some(Leases {
         load_timeout: SignedDuration::from_secs(load_timeout?.into()),
         maximum_per_owner: Some(maximum?).filter(|maximum| *maximum > 0),
+        idle_window: idle_window?,
+        look_interval: look_interval?,
+        notices: notices?,
     })
+}
+
+fn automatic_renewal(reader: &mut Reader) -> (Option<SignedDuration>, Option<SignedDuration>) {
+    let window_key = "server.leases.automaticRenewal.idleWindow";
+    let range = || SignedDuration::from_secs(1)..=SignedDuration::from_hours(3650 * 24);
+    let idle_window = reader.duration(window_key, range(), None);
+    let interval_key = "server.leases.automaticRenewal.lookInterval";
+    let looks = SignedDuration::from_secs(1)..=SignedDuration::from_hours(24);
+    let look_interval = reader.seconds(interval_key, looks, None);
+    let look_interval = look_interval.map(|seconds| SignedDuration::from_secs(seconds.into()));
+    if let (Some(default_idle_window), Some(look_interval)) = (idle_window, look_interval) {
+        let shortest = RenewalBounds { default_idle_window, look_interval }.minimum_idle_window();
+        if default_idle_window < shortest {
+            let problem = format!(
+                "leaves less than three looks in an idle window: {interval_key} is {look_interval:#}, so that {window_key} \
+                 must be at least {shortest:#}"
+            );
+            // A default is not what the administrator would change.
+            let key = if reader.is_default(window_key) { interval_key } else { window_key };
+            reader.fault::<()>(key, problem, None);
+        }
+    }
+    (idle_window, look_interval)
+}
+
+fn notices(reader: &mut Reader) -> Option<Vec<SignedDuration>> {
+    let key = "server.leases.notices";
+    let range = || SignedDuration::from_secs(1)..=SignedDuration::from_hours(24 * 365);
+    let count = reader.length(key);
+    if count > MOST_NOTICES {
+        return reader.fault(key, format!("must hold at most {MOST_NOTICES} durations"), None);
+    }
+    // All of them, so that every fault is found.
+    let notices: Vec<_> =
+        (0..count).map(|index| reader.duration(&format!("{key}[{index}]"), range(), None)).collect();
+    notices.into_iter().collect()
 }
 
 pub(super) fn resources(reader: &mut Reader) -> Option<ResourceBounds> {
@@ -287,6 +342,18 @@ pub(super) fn triton(reader: &mut Reader) -> Option<Triton> {
     let pre_stop_seconds = reader.small("server.triton.preStopSeconds", 0..=600);
     let exit_timeout_seconds = reader.small("server.triton.exitTimeoutSeconds", 1..=3600);
     Some(Triton { pre_stop_seconds: pre_stop_seconds?, exit_timeout_seconds: exit_timeout_seconds? })
+}
+
+/// Reads where the figures are served, or nothing where they are not.
+pub(super) fn metrics(reader: &mut Reader) -> Option<Option<SocketAddr>> {
+    let is_enabled = reader.boolean("server.metrics.enabled");
+    let key = "server.metrics.listen";
+    let listen = reader.text(key)?.parse();
+    if listen.is_err() {
+        let problem = "must be an IP address and a port, such as 0.0.0.0:30346 or [::]:30346".to_owned();
+        reader.fault::<()>(key, problem, None);
+    }
+    Some(is_enabled?.then_some(listen.ok()?))
 }
 
 pub(super) fn logging(reader: &mut Reader) -> Option<Logging> {

@@ -17,20 +17,35 @@ pub(super) enum Shape {
     List(Box<Shape>),
     /// A map with keys of the administrator's choice.
     Free,
+    /// A map that Kubernetes alone reads.
+    Foreign,
     /// A map with these keys.
     Map(BTreeMap<String, Shape>),
 }
 
 /// Keys whose maps hold names of the administrator's choice.
-const FREE: [&str; 4] = [
+const FREE: [&str; 8] = [
     "kubernetes.customLabels",
     "kubernetes.customAnnotations",
+    "server.apiService.annotations",
     "server.autoscaling.prometheus.podMonitorLabels",
     "server.autoscaling.prometheus.ruleLabels",
+    "server.deployment.nodeSelector",
+    "server.deployment.podAnnotations",
+    "server.deployment.podLabels",
 ];
 
+/// Lists that are empty by default, and the keys of their items, which the built-in values.yaml cannot show.
+const ITEMS: [(&str, [&str; 2]); 2] = [
+    ("server.modelRepositories.pvc", ["claimName", "accessMode"]),
+    ("server.modelRepositories.https", ["targetUri", "secretName"]),
+];
+
+/// Keys whose lists hold maps that Kubernetes alone reads.
+const FOREIGN: [&str; 1] = ["server.deployment.tolerations"];
+
 /// Other spellings under which guides give a key: the map, the other spelling, the key.
-const SPELLINGS: [(&str, &str, &str); 7] = [
+pub(super) const SPELLINGS: [(&str, &str, &str); 7] = [
     ("server.autoscaling", "enabled", "enable"),
     ("server.autoscaling.metrics.cpuUtilization", "enable", "enabled"),
     ("server.autoscaling.metrics.memoryUtilization", "enable", "enabled"),
@@ -41,13 +56,17 @@ const SPELLINGS: [(&str, &str, &str); 7] = [
 ];
 
 /// Keys that a file may still hold and that mean nothing here.
-const RETIRED: [(&str, &str); 6] = [
+pub(super) const RETIRED: [(&str, &str); 7] = [
     ("global", "is Helm's own and means nothing to TMS"),
     ("images.mongodb", "has retired: leases are kept in server.database"),
     ("images.rest", "has retired: the server has no image for HTTP of its own"),
     ("images.sidecar", "has retired: the server's own image runs beside Triton"),
-    ("server.metrics", "has retired and means nothing here"),
-    ("server.modelRepositories", "is not read by this version"),
+    (
+        "server.metrics.reportingWindow",
+        "has retired: the figures are counters, and whoever reads them chooses the window",
+    ),
+    ("server.metrics.minimumVisibility", "has retired: all figures are served"),
+    ("server.modelRepositories.s3", "is not read by this version, which has no object stores"),
 ];
 
 impl Shape {
@@ -59,6 +78,7 @@ impl Shape {
     fn at(content: &Content, key: &str) -> Self {
         match content {
             _ if FREE.contains(&key) => Self::Free,
+            _ if FOREIGN.contains(&key) => Self::List(Box::new(Self::Foreign)),
             Content::Map(entries) => {
                 let entry = |(name, node): &(Spanned<String>, Spanned<Content>)| {
                     (name.value.clone(), Self::at(&node.value, &join(key, &name.value)))
@@ -66,7 +86,10 @@ impl Shape {
                 Self::Map(entries.iter().map(entry).collect())
             }
             Content::List(items) => {
-                let item = items.first().map_or(Self::Leaf, |item| Self::at(&item.value, ""));
+                let item = match ITEMS.iter().find(|(list, _)| *list == key) {
+                    Some((_, keys)) => Self::Map(keys.map(|key| (key.to_owned(), Self::Leaf)).into()),
+                    None => items.first().map_or(Self::Leaf, |item| Self::at(&item.value, "")),
+                };
                 Self::List(Box::new(item))
             }
             Content::Null | Content::Bool(_) | Content::Integer(_) | Content::Float(_) | Content::Text(_) => {
@@ -79,7 +102,7 @@ impl Shape {
         match self {
             Self::Leaf => "a single value",
             Self::List(_) => "a list",
-            Self::Free | Self::Map(_) => "a map",
+            Self::Free | Self::Foreign | Self::Map(_) => "a map",
         }
     }
 }
@@ -119,6 +142,7 @@ impl<'a> Conform<'a> {
                 entries.iter().for_each(|(name, _)| self.keep_position(&join(key, &name.value), name));
                 Some(node.value.clone().into_value())
             }
+            (Shape::Foreign, Content::Map(_)) => Some(node.value.clone().into_value()),
             (Shape::List(item), Content::List(items)) => {
                 let value = |(index, node): (usize, &Spanned<Content>)| {
                     let key = format!("{key}[{index}]");
@@ -130,7 +154,7 @@ impl<'a> Conform<'a> {
             (Shape::Leaf, Content::Bool(_) | Content::Integer(_) | Content::Float(_) | Content::Text(_)) => {
                 Some(node.value.clone().into_value())
             }
-            (Shape::Leaf | Shape::List(_) | Shape::Free | Shape::Map(_), _) => {
+            (Shape::Leaf | Shape::List(_) | Shape::Free | Shape::Foreign | Shape::Map(_), _) => {
                 let problem = format!("must be {}, and is {}", shape.expected(), kind(&node.value));
                 self.faults.push(self.finding(key, node, problem));
                 None

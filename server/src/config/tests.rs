@@ -2,6 +2,7 @@ use std::path::PathBuf;
 
 use insta::assert_snapshot;
 use secrecy::ExposeSecret;
+use serde_json::json;
 use tempfile::TempDir;
 
 use super::*;
@@ -80,13 +81,20 @@ fn the_defaults_are_valid_without_a_warning() {
     assert_eq!(warnings, "");
     assert_eq!(config.listen.address.to_string(), "127.0.0.1:30345");
     assert_eq!(config.database.url, "sqlite://tms.db");
+    assert_eq!(config.health_port, None);
     assert_eq!(config.cluster.kind, ClusterKind::Manifests { directory: "manifests".into() });
     assert_eq!(config.cluster.call_timeout, Duration::from_secs(10));
     assert_eq!(config.bounds.lifetime.default, SignedDuration::from_hours(1));
     assert_eq!(config.bounds.lifetime.maximum, SignedDuration::from_hours(168));
     assert_eq!(
         config.leases,
-        Leases { load_timeout: SignedDuration::from_mins(30), maximum_per_owner: None }
+        Leases {
+            load_timeout: SignedDuration::from_mins(30),
+            maximum_per_owner: None,
+            idle_window: SignedDuration::from_mins(30),
+            look_interval: SignedDuration::from_mins(1),
+            notices: vec![SignedDuration::from_mins(15), SignedDuration::from_mins(2)],
+        }
     );
     assert_eq!(config.bounds.resources.default.memory, "16Gi");
     assert_eq!(config.bounds.default_image, "nvcr.io/nvidia/tritonserver:26.07-py3");
@@ -104,6 +112,18 @@ fn the_defaults_are_valid_without_a_warning() {
     assert_eq!(plan.server_image, "tms-server:0.1.0");
     assert_eq!((plan.scrape_interval_seconds, plan.window_seconds), (15, 60));
     assert_eq!((plan.pre_stop_seconds, plan.exit_timeout_seconds), (10, 60));
+}
+
+#[test]
+fn a_list_of_no_notices_is_none() {
+    assert_eq!(accepted("server: {leases: {notices: []}}").0.deadlines().notices, []);
+}
+
+#[test]
+fn renewal_by_use_needs_a_cluster_that_is_observed() {
+    assert_eq!(accepted("").0.bounds.automatic_renewal, None);
+    let bounds = accepted("server: {cluster: {kind: kubernetes}}").0.bounds.automatic_renewal.unwrap();
+    assert_eq!(bounds.minimum_idle_window(), SignedDuration::from_mins(3));
 }
 
 #[test]
@@ -241,6 +261,13 @@ fn a_broken_value_stops_the_start_with_its_key_and_rule() {
         ("server.leases.maximumLifetime", "30m", "defaultLifetime"),
         ("server.leases.loadTimeout", "2d", "duration from"),
         ("server.leases.maximumPerOwner", "-1", "from 0"),
+        ("server.leases.automaticRenewal.lookInterval", "0s", "from 1s to"),
+        ("server.leases.automaticRenewal.lookInterval", "1500ms", "whole seconds"),
+        ("server.leases.automaticRenewal.lookInterval", "11m", "must be at least 33m"),
+        ("server.leases.automaticRenewal.idleWindow", "2m", "must be at least 3m"),
+        ("server.leases.notices", "15m", "must be a list"),
+        ("server.leases.notices", "[15m, soon]", "such as 90s"),
+        ("server.leases.notices", "[1m, 2m, 3m, 4m, 5m, 6m, 7m, 8m, 9m]", "at most 8"),
         ("server.resources.default.gpus", "9", "server.resources.maximum.gpus"),
         ("server.resources.default.cpu", "65", "server.resources.maximum.cpu"),
         ("server.resources.default.memory", "16 GB", "quantity"),
@@ -249,8 +276,58 @@ fn a_broken_value_stops_the_start_with_its_key_and_rule() {
         ("server.resources.default.sharedMemory", "17Gi", "server.resources.default.memory"),
         ("server.resources.maximum.memory", "8Gi", "server.resources.default.memory"),
         ("server.resources.gpuResource", "gpu", "extended resource"),
+        ("server.modelRepositories.pvc", "models", "must be a list"),
+        ("server.modelRepositories.pvc", "[models]", "must be a map"),
+        (
+            "server.modelRepositories.pvc",
+            "[{claimName: Models, accessMode: ReadOnlyMany}]",
+            "PersistentVolumeClaim",
+        ),
+        (
+            "server.modelRepositories.pvc",
+            "[{claimName: m, accessMode: ReadWriteOncePod}]",
+            "ReadOnlyMany or ReadWriteMany",
+        ),
+        ("server.modelRepositories.pvc", "[{claimName: m}]", "accessMode\n  must be given"),
+        (
+            "server.modelRepositories.pvc",
+            "[{claimName: m, accessMode: ReadOnlyMany}, {claimName: m, accessMode: ReadWriteOnce}]",
+            "pvc[1].claimName: \"m\"\n  must not repeat server.modelRepositories.pvc[0].claimName",
+        ),
+        ("server.modelRepositories.https", "[{targetUri: h/a, secretName: Not}]", "name of a Secret"),
+        (
+            "server.modelRepositories.https",
+            "[{targetUri: 'https://h/a', secretName: s}]",
+            "without its scheme",
+        ),
+        (
+            "server.modelRepositories.https",
+            "[{targetUri: h/a/, secretName: s}, {targetUri: H/a, secretName: t}]",
+            "must not repeat",
+        ),
+        (
+            "server.modelRepositories.https",
+            "[{targetURI: h/a, secretName: s}]",
+            "did you mean server.modelRepositories.https[0].targetUri?",
+        ),
+        ("server.modelRepositories.allowHttp", "1", "true or false"),
+        ("server.modelRepositories.maximumSize", "100", "bytes"),
+        ("server.modelRepositories.maximumSize", "1048576500m", "whole bytes"),
         ("server.triton.exitTimeoutSeconds", "0", "from 1 to 3600"),
+        ("server.metrics.enabled", "1", "true or false"),
+        ("server.metrics.listen", "localhost:1", "IP address and a port"),
+        ("server.metrics.listen", "0.0.0.0:65536", "IP address and a port"),
         ("server.logging.level", "verbose", "error, warn, info, debug or trace"),
+        ("server.apiService.healthPort", "30345", "server.apiService.port"),
+        ("server.tls.secretName", "No_name", "name of an object"),
+        ("server.tls.additionalNames", "[a b]", "host name"),
+        ("server.database.passwordSecret.key", "''", "empty"),
+        ("server.deployment.replicas", "2", "SQLite"),
+        ("server.deployment.imagePullPolicy", "Sometimes", "Always, IfNotPresent or Never"),
+        ("server.deployment.resources.limits.cpu", "much", "quantity"),
+        ("server.deployment.podLabels", "{tms.internal/x: one}", "belongs to TMS"),
+        ("server.deployment.tolerations", "[gpu]", "must be a map"),
+        ("server.persistence.size", "big", "quantity"),
         ("images.triton", "''", "image"),
         ("images.secrets", "pull", "must be a list"),
         ("kubernetes.namespace", "TMS", "namespace"),
@@ -313,8 +390,8 @@ fn keys_that_have_retired_only_warn() {
 global: {registry: example.com}
 images: {mongodb: mongo, rest: rest, sidecar: sidecar}
 server:
-  metrics: {enabled: true}
-  modelRepositories: {https: []}
+  metrics: {enabled: true, reportingWindow: 1m, minimumVisibility: high}
+  modelRepositories: {s3: []}
 ";
     assert_snapshot!(accepted(text).1, @r"
     values.yaml:2:1: global
@@ -325,11 +402,35 @@ server:
       has retired: the server has no image for HTTP of its own
     values.yaml:3:38: images.sidecar
       has retired: the server's own image runs beside Triton
-    values.yaml:5:3: server.metrics
-      has retired and means nothing here
-    values.yaml:6:3: server.modelRepositories
-      is not read by this version
+    values.yaml:5:28: server.metrics.reportingWindow
+      has retired: the figures are counters, and whoever reads them chooses the window
+    values.yaml:5:49: server.metrics.minimumVisibility
+      has retired: all figures are served
+    values.yaml:6:23: server.modelRepositories.s3
+      is not read by this version, which has no object stores
     ");
+}
+
+#[test]
+fn repositories_are_read_as_tms_wrote_them() {
+    let text = "
+server:
+  modelRepositories:
+    pvc:
+      - {claimName: models, accessMode: ReadWriteMany}
+    https:
+      - secretName: ngc-model-pull
+        targetUri: api.ngc.nvidia.com/v2
+    maximumSize: 1.5Gi
+";
+    let (config, warnings) = accepted(text);
+    assert_eq!(warnings, "");
+    let repositories = &config.bounds.repositories;
+    assert_eq!(repositories.claims[0].name, "models");
+    assert!(!repositories.is_for_one_node("models"));
+    assert_eq!(repositories.credentials[0].secret, "ngc-model-pull");
+    assert_eq!((repositories.allows_http, repositories.maximum_bytes), (false, 3 << 29));
+    assert_eq!(config.plan_settings(String::new()).repositories, *repositories);
 }
 
 #[test]
@@ -682,4 +783,84 @@ fn check_ends_well_where_there_are_only_warnings() {
     let (code, out, err) = printed("global: {}");
     assert_eq!((code, out.as_str()), (0, "ok, with 1 warning\n"));
     assert!(err.starts_with("warning: "), "{err}");
+}
+
+/// The schema at a key, whose list items are written `list[]`.
+fn schema_at(key: &str) -> serde_json::Value {
+    let mut found: serde_json::Value = serde_json::from_str(&schema::schema()).unwrap();
+    for part in key.split('.') {
+        let (name, items) = part.strip_suffix("[]").map_or((part, false), |name| (name, true));
+        found = found["properties"][name].clone();
+        if items {
+            found = found["items"].clone();
+        }
+    }
+    found
+}
+
+#[test]
+fn the_schema_of_the_chart_is_the_one_that_the_server_prints() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../helm/values.schema.json");
+    assert!(
+        std::fs::read_to_string(path).unwrap() == schema::schema(),
+        "cargo run --package tms-server -- schema > helm/values.schema.json"
+    );
+}
+
+#[test]
+fn the_schema_demands_what_the_reader_demands() {
+    let cases = [
+        ("server.apiService.port", json!({"type": "integer", "minimum": 0, "maximum": 65535})),
+        ("server.apiService.address", json!({"type": "string", "pattern": "^[0-9a-fA-F.:]+$"})),
+        ("server.logging.format", json!({"type": "string", "enum": ["text", "json"]})),
+        ("server.tls.insecure", json!({"type": "boolean"})),
+        ("images.server", json!({"type": "string", "minLength": 1})),
+        ("kubernetes.partOf", json!({"type": "string"})),
+        (
+            "server.autoscaling.metrics.queueTime.threshold.maximum",
+            json!({"type": "integer", "minimum": 0, "maximum": 9_223_372_036_854_775_i64}),
+        ),
+        // The spelling of the guides, beside that of values.yaml.
+        ("server.autoscaling.metrics.queueTime.enable", json!({"type": "boolean"})),
+        // Null is its default.
+        (
+            "server.autoscaling.behavior.scaleUp.tolerance",
+            json!({"type": ["number", "null"], "minimum": 0, "maximum": 1}),
+        ),
+        (
+            "server.autoscaling.behavior.scaleUp.policies[].value",
+            json!({"type": "integer", "minimum": 1, "maximum": i32::MAX}),
+        ),
+        (
+            "server.autoscaling.prometheus.ruleLables",
+            json!({"type": "object", "additionalProperties": {"type": ["string", "null"]}}),
+        ),
+        // A list that is empty by default.
+        ("server.tls.additionalNames[]", json!({"type": "string", "minLength": 1})),
+        ("server.deployment.tolerations[]", json!({"type": "object"})),
+        ("images.rest", json!({"description": "has retired: the server has no image for HTTP of its own"})),
+    ];
+    for (key, expected) in cases {
+        assert_eq!(schema_at(key), expected, "{key}");
+    }
+    for map in ["server", "server.apiService", "server.autoscaling.behavior.scaleUp.policies[]"] {
+        assert_eq!(schema_at(map)["additionalProperties"], json!(false), "{map}");
+    }
+}
+
+#[test]
+fn every_key_of_the_schema_is_read_by_the_server() {
+    fn unread(schema: &serde_json::Value, key: &str, found: &mut Vec<String>) {
+        for (name, below) in schema["properties"].as_object().into_iter().flatten() {
+            let key = shape::join(key, name);
+            let is_known = below.get("type").is_some() || below.get("description").is_some();
+            if !is_known {
+                found.push(key.clone());
+            }
+            unread(below, &key, found);
+        }
+    }
+    let mut found = Vec::new();
+    unread(&serde_json::from_str(&schema::schema()).unwrap(), "", &mut found);
+    assert_eq!(found, [""; 0]);
 }

@@ -2,9 +2,10 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::lease::{Lease, ModelReport, ModelState, Phase, Report};
-use super::life::later;
-use super::observed::{Objects, Observed, Trouble};
+use super::lease::{Lease, ModelReport, Phase, Report};
+use super::life::{Deadlines, later};
+use super::observed::{Objects, Observed, PodSeen, Trouble};
+use super::progress;
 
 /// The one next thing to do for a lease.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,6 +18,8 @@ pub enum Step {
     Apply,
     /// Go beyond the generation that its objects carry: another server has, or somebody changed them.
     Surpass(i64),
+    /// Give notice of its end.
+    Notice,
     /// Keep what was seen.
     Report(Report),
     /// Delete its objects.
@@ -27,20 +30,26 @@ pub enum Step {
     Rest,
 }
 
+/// How long the objects of an ended lease may take to go, beyond the time that their pods have, before it says so.
+const PATIENCE: SignedDuration = SignedDuration::from_mins(5);
+
 /// Returns the next step for `lease`. Taking the steps repeatedly reaches [`Step::Rest`].
-pub fn decide(lease: &Lease, observed: &Observed, load_timeout: SignedDuration, now: Timestamp) -> Step {
+pub fn decide(lease: &Lease, observed: &Observed, deadlines: &Deadlines, now: Timestamp) -> Step {
     if lease.is_closed() {
         return Step::Rest;
     }
     if lease.end.is_some() {
         return match observed.objects {
             Objects::Absent => Step::Close,
-            Objects::Deleting => Step::Rest,
+            Objects::Deleting => wait_for_the_end(lease, now),
             Objects::Differ | Objects::Match | Objects::Superseded(_) | Objects::Written => Step::Delete,
         };
     }
     if now >= lease.expires_at {
         return Step::Expire;
+    }
+    if lease.owes_notice(&deadlines.notices, now) {
+        return Step::Notice;
     }
     if let Objects::Superseded(generation) = observed.objects {
         return Step::Surpass(generation);
@@ -50,8 +59,8 @@ pub fn decide(lease: &Lease, observed: &Observed, load_timeout: SignedDuration, 
         if let Some(Trouble::Models(_)) = worst_trouble(observed) {
             return Step::Invalidate(report);
         }
-        if now >= later(lease.created_at, load_timeout) {
-            return Step::Invalidate(timed_out(report, load_timeout));
+        if now >= later(lease.created_at, deadlines.load_timeout) {
+            return Step::Invalidate(timed_out(report, deadlines.load_timeout));
         }
     }
     if report != lease.report {
@@ -67,16 +76,14 @@ pub fn decide(lease: &Lease, observed: &Observed, load_timeout: SignedDuration, 
 fn report(lease: &Lease, observed: &Observed, now: Timestamp) -> Report {
     let phase = phase(lease, observed);
     let trouble = worst_trouble(observed);
+    let models = progress::models(lease, phase, observed, trouble.as_ref());
     let message = match (phase, &trouble, &observed.deployment_fault) {
         // What keeps the objects from being applied, if anything does.
         _ if is_to_be_applied(observed.objects) && trouble.is_none() => lease.report.message.clone(),
         (Phase::Ready | Phase::Asleep | Phase::Written, _, _) => String::new(),
         (_, Some(trouble), _) => keep_detail(&lease.report.message, trouble),
         (_, None, Some(fault)) => format!("replicas cannot be created: {fault}"),
-        (Phase::Degraded, None, None) => {
-            let needed = lease.spec.scaling.minimum().max(1);
-            format!("{} of {needed} replicas are ready", observed.replicas.ready)
-        }
+        (Phase::Degraded, None, None) => shortage(lease, observed, &models),
         (Phase::Pending | Phase::Provisioning | Phase::Loading, None, None) => String::new(),
     };
     let first_ready_at = match phase {
@@ -89,7 +96,7 @@ fn report(lease: &Lease, observed: &Observed, now: Timestamp) -> Report {
         phase,
         message,
         replicas: observed.replicas,
-        models: models(lease, phase, observed, trouble.as_ref()),
+        models,
         first_ready_at,
         closed_at: lease.report.closed_at,
     }
@@ -98,15 +105,17 @@ fn report(lease: &Lease, observed: &Observed, now: Timestamp) -> Report {
 fn phase(lease: &Lease, observed: &Observed) -> Phase {
     let is_absent = observed.objects == Objects::Absent;
     let needed = lease.spec.scaling.minimum().max(1);
+    let was_ready = lease.report.first_ready_at.is_some();
+    let is_enough = observed.replicas.ready >= needed;
     if observed.objects == Objects::Written || lease.report.phase == Phase::Written {
         Phase::Written
-    } else if is_absent && lease.report.first_ready_at.is_none() {
+    } else if is_absent && !was_ready {
         Phase::Pending
     } else if lease.spec.scaling.minimum() == 0 && observed.replicas.desired == 0 && !is_absent {
         Phase::Asleep
-    } else if observed.replicas.ready >= needed {
+    } else if is_enough && !(was_ready && observed.pods.iter().any(PodSeen::cannot_load)) {
         Phase::Ready
-    } else if lease.report.first_ready_at.is_some() {
+    } else if was_ready {
         Phase::Degraded
     } else if observed.pods.iter().any(|pod| pod.is_running) {
         Phase::Loading
@@ -122,25 +131,33 @@ fn is_to_be_applied(objects: Objects) -> bool {
     }
 }
 
-fn models(lease: &Lease, phase: Phase, observed: &Observed, trouble: Option<&Trouble>) -> Vec<ModelReport> {
-    let state = match phase {
-        Phase::Pending | Phase::Provisioning | Phase::Asleep | Phase::Written => ModelState::Pending,
-        Phase::Loading => ModelState::Loading,
-        Phase::Ready => ModelState::Ready,
-        Phase::Degraded if observed.replicas.ready > 0 => ModelState::Ready,
-        Phase::Degraded => ModelState::Loading,
+/// Returns how a lease that was ready falls short, and why as far as replicas say it.
+fn shortage(lease: &Lease, observed: &Observed, models: &[ModelReport]) -> String {
+    let needed = lease.spec.scaling.minimum().max(1);
+    let short = match observed.replicas.ready {
+        ready if ready < needed => format!("{ready} of {needed} replicas are ready"),
+        _ => "a replica cannot load its models".to_owned(),
     };
-    let faults = match trouble {
-        Some(Trouble::Models(faults)) => faults.as_slice(),
-        _ => &[],
-    };
-    let report = |name: &String| match faults.iter().find(|fault| fault.name == *name) {
-        Some(fault) => {
-            ModelReport { name: name.clone(), state: ModelState::Failed, message: fault.message.clone() }
-        }
-        None => ModelReport { name: name.clone(), state, message: String::new() },
-    };
-    lease.spec.models.iter().map(|model| report(&model.name)).collect()
+    match progress::reason(models)
+        .or_else(|| observed.pods.iter().find_map(|pod| progress::reason(&pod.models)))
+    {
+        Some(reason) => format!("{short}: {reason}"),
+        None => short,
+    }
+}
+
+/// Returns the step for an ended lease whose objects are being deleted: to say so once that takes too long.
+fn wait_for_the_end(lease: &Lease, now: Timestamp) -> Step {
+    let grace = lease.deployment.pointer("/spec/template/spec/terminationGracePeriodSeconds");
+    let grace = SignedDuration::from_secs(grace.and_then(serde_json::Value::as_i64).unwrap_or(0));
+    let is_late = lease.end.is_some_and(|end| now >= later(later(end.at, grace), PATIENCE));
+    if !is_late || lease.tells_remains() {
+        return Step::Rest;
+    }
+    let message = lease.message_of_remains(
+        "the cluster has not deleted them yet; what they wait for is in their finalizers and pods",
+    );
+    Step::Report(Report { message, ..lease.report.clone() })
 }
 
 fn worst_trouble(observed: &Observed) -> Option<Trouble> {
@@ -159,7 +176,9 @@ fn keep_detail(known: &str, trouble: &Trouble) -> String {
 }
 
 fn timed_out(report: Report, load_timeout: SignedDuration) -> Report {
-    let cause = if report.message.is_empty() { String::new() } else { format!(": {}", report.message) };
+    let cause = Some(report.message.clone()).filter(|message| !message.is_empty());
+    let cause = cause.or_else(|| progress::reason(&report.models));
+    let cause = cause.map(|cause| format!(": {cause}")).unwrap_or_default();
     let message = format!("not ready within {load_timeout:#} (server.leases.loadTimeout){cause}");
     Report { message, ..report }
 }
@@ -171,11 +190,17 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::domain::lease::{End, EndReason, LeaseId, Model, Placement, Replicas, Spec, State, Triton};
+    use crate::domain::lease::{
+        End, EndReason, LeaseId, Model, ModelState, Placement, Replicas, Spec, State, Tenure, Triton,
+    };
     use crate::domain::observed::{ModelFault, PodSeen};
     use crate::domain::scaling::Scaling;
 
-    const LOAD_TIMEOUT: SignedDuration = SignedDuration::from_mins(30);
+    /// Half an hour to load, a notice five minutes before the end.
+    fn deadlines() -> Deadlines {
+        let notices = vec![SignedDuration::from_mins(5)];
+        Deadlines { load_timeout: SignedDuration::from_mins(30), notices }
+    }
 
     fn at(minutes: i64) -> Timestamp {
         later(Timestamp::UNIX_EPOCH, SignedDuration::from_mins(minutes))
@@ -206,10 +231,12 @@ mod tests {
                 scaling: Scaling::Fixed { replicas: 2 },
                 lifetime: SignedDuration::from_hours(1),
                 labels: BTreeMap::new(),
+                automatic_renewal: None,
             },
             deployment: serde_json::Value::Null,
             created_at: at(0),
             expires_at: at(60),
+            tenure: Tenure::starting(at(0)),
             end: None,
             generation: 1,
             version: 1,
@@ -230,7 +257,7 @@ mod tests {
     }
 
     fn troubled(trouble: Trouble) -> Observed {
-        let pods = vec![PodSeen { is_running: false, trouble: Some(trouble) }];
+        let pods = vec![PodSeen { trouble: Some(trouble), ..PodSeen::default() }];
         Observed { pods, ..seen(Objects::Match, 0) }
     }
 
@@ -254,7 +281,7 @@ mod tests {
 
     /// The state that the lease has after the step, or the step itself.
     fn outcome(lease: &Lease, observed: &Observed, minute: i64) -> String {
-        match decide(lease, observed, LOAD_TIMEOUT, at(minute)) {
+        match decide(lease, observed, &deadlines(), at(minute)) {
             Step::Report(report) => {
                 let lease = Lease { report, ..lease.clone() };
                 format!("{}: {}", lease.state(), lease.report.message)
@@ -316,11 +343,21 @@ mod tests {
                 "invalid: not ready within 30m (server.leases.loadTimeout)",
             ),
             (lease(), seen(Objects::Match, 2), 30, "READY: "),
+            (was_ready(lease()), seen(Objects::Match, 2), 54, "Rest"),
+            (was_ready(lease()), seen(Objects::Match, 2), 55, "Notice"),
+            (was_ready(lease()), seen(Objects::Absent, 0), 59, "Notice"),
             (lease(), seen(Objects::Match, 2), 60, "Expire"),
             (lease(), seen(Objects::Superseded(7), 2), 60, "Expire"),
             (ended(lease()), seen(Objects::Match, 2), 6, "Delete"),
             (ended(lease()), seen(Objects::Superseded(7), 2), 6, "Delete"),
-            (ended(lease()), seen(Objects::Deleting, 2), 6, "Rest"),
+            (ended(lease()), seen(Objects::Deleting, 2), 9, "Rest"),
+            (
+                ended(lease()),
+                seen(Objects::Deleting, 2),
+                10,
+                "RELEASED: its objects are still there: the cluster has not deleted them yet; what they wait for is in their \
+                 finalizers and pods",
+            ),
             (ended(lease()), seen(Objects::Absent, 0), 6, "Close"),
         ];
         for (lease, observed, minute, expected) in cases {
@@ -329,11 +366,47 @@ mod tests {
     }
 
     #[test]
+    fn a_replica_beyond_the_fewest_that_cannot_load_degrades_the_lease_until_it_can() {
+        let fault = ModelFault { name: "bert".to_owned(), message: "out of GPU memory".to_owned() };
+        let ready = PodSeen { is_running: true, is_ready: true, ..PodSeen::default() };
+        let failing = PodSeen { trouble: Some(Trouble::Models(vec![fault])), ..PodSeen::default() };
+        let healed = PodSeen { is_ready: true, ..failing.clone() };
+        let with = |other: &PodSeen| Observed {
+            pods: vec![ready.clone(), ready.clone(), other.clone()],
+            ..seen(Objects::Match, 2)
+        };
+        let mut lease = was_ready(lease());
+        let said = "DEGRADED: models cannot be loaded: bert: out of GPU memory";
+        assert_eq!(outcome(&lease, &with(&failing), 2), said);
+        lease.report.phase = Phase::Degraded;
+        assert_eq!(outcome(&lease, &with(&healed), 3), "READY: ");
+    }
+
+    #[test]
+    fn a_degraded_lease_says_what_its_replica_says() {
+        let reload = ModelReport::new("bert", ModelState::Loading, "Triton does not answer");
+        let pod = PodSeen { is_running: true, models: vec![reload], ..PodSeen::default() };
+        let ready = PodSeen { is_running: true, is_ready: true, ..PodSeen::default() };
+        let observed = Observed { pods: vec![ready, pod], ..seen(Objects::Match, 1) };
+        let said = "DEGRADED: 1 of 2 replicas are ready: bert: Triton does not answer";
+        assert_eq!(outcome(&was_ready(lease()), &observed, 2), said);
+    }
+
+    #[test]
+    fn a_lease_that_took_too_long_says_what_its_models_waited_for() {
+        let waiting = ModelReport::new("bert", ModelState::Downloading, "models.example.com: 503");
+        let pod = PodSeen { is_running: true, models: vec![waiting], ..PodSeen::default() };
+        let observed = Observed { pods: vec![pod], ..seen(Objects::Match, 0) };
+        let said = "invalid: not ready within 30m (server.leases.loadTimeout): bert: models.example.com: 503";
+        assert_eq!(outcome(&lease(), &observed, 30), said);
+    }
+
+    #[test]
     fn an_image_error_that_comes_and_goes_in_two_forms_is_one_message() {
         let trouble =
             |detail: &str| Trouble::Image { image: "triton:1".to_owned(), detail: detail.to_owned() };
         let mut lease = lease();
-        let Step::Report(report) = decide(&lease, &troubled(trouble("not found")), LOAD_TIMEOUT, at(1))
+        let Step::Report(report) = decide(&lease, &troubled(trouble("not found")), &deadlines(), at(1))
         else {
             panic!("the image error is reported");
         };
@@ -402,7 +475,7 @@ mod tests {
             loop {
                 assert!(steps.len() < 10, "the lease does not come to rest: {steps:?}");
                 let now = at(self.minute);
-                let step = decide(&self.lease, &self.observed, LOAD_TIMEOUT, now);
+                let step = decide(&self.lease, &self.observed, &deadlines(), now);
                 match step.clone() {
                     Step::Rest if self.observed.objects == Objects::Deleting => {
                         self.observed = seen(Objects::Absent, 0);
@@ -412,6 +485,7 @@ mod tests {
                     Step::Surpass(_) => panic!("nobody else is here"),
                     Step::Delete => self.observed.objects = Objects::Deleting,
                     Step::Expire => drop(self.lease.expire(now)),
+                    Step::Notice => drop(self.lease.notice(&deadlines().notices, now)),
                     Step::Invalidate(report) => drop(self.lease.invalidate(report, now)),
                     Step::Report(report) => drop(self.lease.observe(report)),
                     Step::Close => drop(self.lease.close(now)),
@@ -438,9 +512,9 @@ mod tests {
                     prop_assert_eq!(world.observed.objects, Objects::Absent);
                 } else {
                     let was_never_ready = world.lease.report.first_ready_at.is_none();
-                    let deadline = later(world.lease.created_at, LOAD_TIMEOUT);
+                    let deadline = later(world.lease.created_at, deadlines().load_timeout);
                     prop_assert!(!was_never_ready || at(world.minute) < deadline);
-                    prop_assert!(world.lease.due_at(LOAD_TIMEOUT).is_some_and(|due| due > at(world.minute)));
+                    prop_assert!(world.lease.due_at(&deadlines()).is_some_and(|due| due > at(world.minute)));
                     prop_assert_ne!(world.lease.state(), State::Pending);
                 }
             }

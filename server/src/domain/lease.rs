@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::scaling::Scaling;
 pub use super::state::{ModelState, Phase, State};
+use super::uri::without_query;
 
 /// Identity of a lease: a random UUID, printed as 32 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -92,6 +93,8 @@ pub struct Lease {
     pub created_at: Timestamp,
     /// When it ends unless renewed.
     pub expires_at: Timestamp,
+    /// What moves its end, and which notices of it were given.
+    pub tenure: Tenure,
     /// How and when it ended.
     pub end: Option<End>,
     /// Raised with each change of intent.
@@ -100,6 +103,25 @@ pub struct Lease {
     pub version: i64,
     /// What was seen.
     pub report: Report,
+}
+
+/// What moves the end of a lease, and which notices of it were given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tenure {
+    /// When its owner last asked for its lifetime: its acceptance, or a renewal. Use keeps it alive for at most the longest
+    /// lifetime from then.
+    pub renewed_at: Timestamp,
+    /// Notices that were due until then were given, or are not to be.
+    pub noticed_until: Timestamp,
+    /// When it was in use, as far as that moved its end.
+    pub last_used_at: Option<Timestamp>,
+}
+
+impl Tenure {
+    /// Returns that of a lease accepted at this moment.
+    pub fn starting(accepted_at: Timestamp) -> Self {
+        Self { renewed_at: accepted_at, noticed_until: accepted_at, last_used_at: None }
+    }
 }
 
 /// Where the models of a lease are served.
@@ -133,15 +155,32 @@ pub struct Spec {
     pub lifetime: SignedDuration,
     /// Labels of the lease.
     pub labels: BTreeMap<String, String>,
+    /// Renewal by use, where it was asked for. Not part of the stored document: servers that do not know it would lose it.
+    #[serde(skip)]
+    pub automatic_renewal: Option<AutomaticRenewal>,
+}
+
+/// How use renews a lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AutomaticRenewal {
+    /// How long the lease lives on after it was used.
+    pub idle_window: SignedDuration,
 }
 
 /// One model.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Model {
     /// Name under which Triton serves it.
     pub name: String,
-    /// Where it is fetched from.
+    /// Where it is fetched from. Its query may be a signature: it is not for a log.
     pub uri: String,
+}
+
+/// Without the query of the uri.
+impl fmt::Debug for Model {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Model").field("name", &self.name).field("uri", &without_query(&self.uri)).finish()
+    }
 }
 
 /// A Triton and what it runs on. Quantities are in Kubernetes' canonical form.
@@ -243,6 +282,20 @@ pub struct ModelReport {
     pub state: ModelState,
     /// Why.
     pub message: String,
+    /// Bytes fetched so far, while it is fetched and as far as is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub downloaded_bytes: Option<u64>,
+    /// Bytes to fetch, likewise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub total_bytes: Option<u64>,
+}
+
+impl ModelReport {
+    /// Returns the report of a model that is not being fetched.
+    pub fn new(name: &str, state: ModelState, message: &str) -> Self {
+        let (name, message) = (name.to_owned(), message.to_owned());
+        Self { name, state, message, downloaded_bytes: None, total_bytes: None }
+    }
 }
 
 /// What happened to a lease in one change.

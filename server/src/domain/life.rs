@@ -9,10 +9,26 @@ use super::lease::{
 };
 use super::scaling::Scaling;
 
+/// Reason of the event by which a lease gives notice of its end.
+pub const EXPIRING_SOON: &str = "ExpiringSoon";
+/// Says of an ended lease that its objects do not go.
+const STILL_THERE: &str = "its objects are still there";
+/// An end is moved by use only if it moves by more than one of so many parts of the idle window.
+const IDLE_PARTS: i32 = 10;
+
 /// The lease has ended, and what was asked of it is only possible before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the lease ended at {at} ({reason:?})", at = .0.at, reason = .0.reason)]
 pub struct Ended(pub End);
+
+/// What the clock does to a lease besides ending it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Deadlines {
+    /// How long a lease may take until it is first ready.
+    pub load_timeout: SignedDuration,
+    /// How long before its end a lease gives notice of it, each once.
+    pub notices: Vec<SignedDuration>,
+}
 
 /// What a renewal granted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,9 +83,57 @@ impl Lease {
         let lifetime = asked.max(bounds.minimum).min(bounds.maximum);
         self.spec.lifetime = lifetime;
         self.expires_at = later(now, lifetime);
+        self.tenure.renewed_at = now;
+        self.tenure.noticed_until = now;
         let granted = Granted { lifetime, was_cut: lifetime < asked };
         let message = format!("renewed for {lifetime:#}, until {}", self.expires_at);
         Ok((granted, Happening { reason: "Renewed", message }))
+    }
+
+    /// Moves the end of a lease that asked for it, because it was used at `used_at`: to its idle window from then, and to at
+    /// most `maximum` from its acceptance or its last renewal. An end that would move by little is left for the next use, so
+    /// that steady use is not steady writing.
+    pub fn keep_alive(
+        &mut self,
+        used_at: Timestamp,
+        maximum: SignedDuration,
+        now: Timestamp,
+    ) -> Option<Happening> {
+        let idle_window = self.spec.automatic_renewal?.idle_window;
+        self.refuse_ended(now).ok()?;
+        let ceiling = later(self.tenure.renewed_at, maximum);
+        let wanted = later(used_at, idle_window).min(ceiling);
+        let gain = wanted.duration_since(self.expires_at);
+        let is_worth_it = gain > idle_window / IDLE_PARTS || (gain.is_positive() && wanted == ceiling);
+        if !is_worth_it {
+            return None;
+        }
+        self.expires_at = wanted;
+        self.tenure.last_used_at = Some(used_at);
+        self.tenure.noticed_until = now;
+        let limit = if wanted == ceiling { ", the longest without a renewal" } else { "" };
+        let message = format!("in use: lives on until {wanted}{limit}");
+        Some(Happening { reason: "KeptAlive", message })
+    }
+
+    /// Gives notice of the end, if one of `notices` is due: once for all of them that are.
+    pub fn notice(&mut self, notices: &[SignedDuration], now: Timestamp) -> Option<Happening> {
+        if !self.owes_notice(notices, now) {
+            return None;
+        }
+        self.tenure.noticed_until = now;
+        let left = SignedDuration::from_secs(now.duration_until(self.expires_at).as_secs());
+        let unless = match self.spec.automatic_renewal {
+            Some(_) => "it is used or renewed",
+            None => "it is renewed",
+        };
+        let message = format!("ends in {left:#}, at {}, unless {unless}", self.expires_at);
+        Some(Happening { reason: EXPIRING_SOON, message })
+    }
+
+    /// Whether one of `notices` of its end is due and was not given.
+    pub fn owes_notice(&self, notices: &[SignedDuration], now: Timestamp) -> bool {
+        self.refuse_ended(now).is_ok() && self.next_notice(notices).is_some_and(|due| now >= due)
     }
 
     /// Ends the lease by its owner's wish, unless its time was over before.
@@ -145,11 +209,10 @@ impl Lease {
         }
         self.report.closed_at = Some(now);
         self.report.replicas = super::lease::Replicas::default();
-        if self.state() != State::Invalid {
-            self.report.message.clear();
-        }
+        self.report.message = self.reason_of_end().to_owned();
         for model in self.report.models.iter_mut().filter(|model| model.state != ModelState::Failed) {
             model.state = ModelState::Unloaded;
+            (model.downloaded_bytes, model.total_bytes) = (None, None);
         }
         Some(Happening { reason: "Closed", message: "its objects are gone".to_owned() })
     }
@@ -170,15 +233,45 @@ impl Lease {
     }
 
     /// When the clock alone gives the lease something to do.
-    pub fn due_at(&self, load_timeout: SignedDuration) -> Option<Timestamp> {
+    pub fn due_at(&self, deadlines: &Deadlines) -> Option<Timestamp> {
         if self.end.is_some() {
             return None;
         }
-        Some(if self.is_loading() {
-            self.expires_at.min(later(self.created_at, load_timeout))
-        } else {
-            self.expires_at
-        })
+        let loaded_by = self.is_loading().then(|| later(self.created_at, deadlines.load_timeout));
+        let noticed_at = self.next_notice(&deadlines.notices);
+        [Some(self.expires_at), loaded_by, noticed_at].into_iter().flatten().min()
+    }
+
+    /// Returns the message of an ended lease whose objects do not go, for this cause. Why the lease became INVALID comes
+    /// first.
+    pub fn message_of_remains(&self, cause: &str) -> String {
+        match self.reason_of_end() {
+            "" => format!("{STILL_THERE}: {cause}"),
+            reason => format!("{reason}; {STILL_THERE}: {cause}"),
+        }
+    }
+
+    /// Whether the message says that the objects of the ended lease do not go.
+    pub fn tells_remains(&self) -> bool {
+        self.report.message.contains(STILL_THERE)
+    }
+
+    /// Returns why the lease became INVALID, without what was said about its objects since; of another end, nothing.
+    fn reason_of_end(&self) -> &str {
+        let message = self.report.message.as_str();
+        match self.state() {
+            State::Invalid => message
+                .rsplit_once(STILL_THERE)
+                .map_or(message, |(reason, _)| reason.strip_suffix("; ").unwrap_or(reason)),
+            _ => "",
+        }
+    }
+
+    /// Returns when the next notice is due, which may be long ago if nobody was there to give it. What was due before the
+    /// end was last moved is not among them.
+    fn next_notice(&self, notices: &[SignedDuration]) -> Option<Timestamp> {
+        let moments = notices.iter().map(|notice| later(self.expires_at, -*notice));
+        moments.filter(|moment| *moment > self.tenure.noticed_until).min()
     }
 
     fn refuse_ended(&self, now: Timestamp) -> Result<(), Ended> {
@@ -216,11 +309,7 @@ impl Lease {
 impl Report {
     /// Returns the report of a lease of which nothing was seen yet.
     pub fn nothing_seen<'a>(models: impl IntoIterator<Item = &'a str>) -> Self {
-        let models = models.into_iter().map(|name| ModelReport {
-            name: name.to_owned(),
-            state: ModelState::Pending,
-            message: String::new(),
-        });
+        let models = models.into_iter().map(|name| ModelReport::new(name, ModelState::Pending, ""));
         Self {
             phase: Phase::Pending,
             message: String::new(),
@@ -246,12 +335,12 @@ fn describe(scaling: &Scaling) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(in crate::domain) mod tests {
     use proptest::collection::vec;
     use proptest::option;
     use proptest::prelude::*;
 
-    use super::super::lease::{LeaseId, Model, Placement, Replicas, Spec, Triton};
+    use super::super::lease::{AutomaticRenewal, LeaseId, Model, Placement, Replicas, Spec, Tenure, Triton};
     use super::*;
 
     const BOUNDS: LifetimeBounds = LifetimeBounds {
@@ -259,7 +348,13 @@ mod tests {
         default: SignedDuration::from_secs(3600),
         maximum: SignedDuration::from_secs(86_400),
     };
-    const LOAD_TIMEOUT: SignedDuration = SignedDuration::from_secs(1800);
+    const HOUR: SignedDuration = SignedDuration::from_hours(1);
+
+    /// Half an hour to load, notices five minutes and one minute before the end.
+    fn deadlines() -> Deadlines {
+        let notices = vec![SignedDuration::from_mins(5), SignedDuration::from_mins(1)];
+        Deadlines { load_timeout: SignedDuration::from_mins(30), notices }
+    }
 
     /// The moment so many seconds after the lease was accepted.
     fn at(second: i64) -> Timestamp {
@@ -267,7 +362,7 @@ mod tests {
     }
 
     /// A lease of one hour.
-    fn lease() -> Lease {
+    pub(in crate::domain) fn lease() -> Lease {
         let triton = Triton {
             image: "triton".to_owned(),
             gpus: 0,
@@ -291,15 +386,24 @@ mod tests {
                 scaling: Scaling::Fixed { replicas: 1 },
                 lifetime: BOUNDS.default,
                 labels: BTreeMap::new(),
+                automatic_renewal: None,
             },
             deployment: serde_json::Value::Null,
             created_at: at(0),
             expires_at: at(3600),
+            tenure: Tenure::starting(at(0)),
             end: None,
             generation: 1,
             version: 7,
             report: Report::nothing_seen(["resnet"]),
         }
+    }
+
+    /// A lease of one hour that use keeps alive for half an hour more.
+    fn used_lease() -> Lease {
+        let mut lease = lease();
+        lease.spec.automatic_renewal = Some(AutomaticRenewal { idle_window: HOUR / 2 });
+        lease
     }
 
     fn report(phase: Phase, message: &str) -> Report {
@@ -392,13 +496,88 @@ mod tests {
     #[test]
     fn the_clock_is_heeded_while_loading_and_at_the_end() {
         let mut lease = lease();
-        assert_eq!(lease.due_at(LOAD_TIMEOUT), Some(at(1800)));
+        assert_eq!(lease.due_at(&deadlines()), Some(at(1800)));
         lease.observe(report(Phase::Written, ""));
-        assert_eq!(lease.due_at(LOAD_TIMEOUT), Some(at(3600)));
+        assert_eq!(lease.due_at(&deadlines()), Some(at(3300)), "a notice");
         lease.observe(report(Phase::Ready, ""));
-        assert_eq!(lease.due_at(LOAD_TIMEOUT), Some(at(3600)));
+        lease.notice(&deadlines().notices, at(3300));
+        assert_eq!(lease.due_at(&deadlines()), Some(at(3540)), "the next one");
+        lease.notice(&deadlines().notices, at(3550));
+        assert_eq!(lease.due_at(&deadlines()), Some(at(3600)));
         lease.release(at(100));
-        assert_eq!(lease.due_at(LOAD_TIMEOUT), None);
+        assert_eq!(lease.due_at(&deadlines()), None);
+    }
+
+    #[test]
+    fn use_moves_the_end_by_the_idle_window_and_never_beyond_the_longest_lifetime() {
+        // Use at this second, the longest lifetime, the end after it.
+        let cases = [
+            (100, 86_400, 3600, "the lifetime lasts longer than the idle window"),
+            (1980, 86_400, 3600, "a tenth of the window is too little to write"),
+            (1981, 86_400, 3781, "more than a tenth"),
+            (3599, 86_400, 5399, "the last moment"),
+            (3000, 4000, 4000, "the longest lifetime"),
+            (1981, 3700, 3700, "what is left of it, however little"),
+            (3000, 3600, 3600, "nothing is left of it"),
+        ];
+        for (second, maximum, end, why) in cases {
+            let mut lease = used_lease();
+            let happening = lease.keep_alive(at(second), SignedDuration::from_secs(maximum), at(second));
+            assert_eq!(lease.expires_at, at(end), "{why}");
+            assert_eq!(happening.is_some(), end != 3600, "{why}");
+            assert_eq!(lease.tenure.last_used_at, (end != 3600).then(|| at(second)), "{why}");
+        }
+    }
+
+    #[test]
+    fn use_keeps_no_lease_alive_that_did_not_ask_for_it_or_has_ended() {
+        assert_eq!(lease().keep_alive(at(3500), BOUNDS.maximum, at(3500)), None);
+        let mut over = used_lease();
+        assert_eq!(over.keep_alive(at(3590), BOUNDS.maximum, at(3600)), None, "nobody noticed its end yet");
+        over.release(at(10));
+        assert_eq!(over.keep_alive(at(3500), BOUNDS.maximum, at(3500)), None);
+    }
+
+    #[test]
+    fn each_notice_is_given_once_for_each_end() {
+        let mut lease = lease();
+        let told = |lease: &mut Lease, second| {
+            lease.notice(&deadlines().notices, at(second)).map(|happening| happening.message)
+        };
+        assert_eq!(told(&mut lease, 3299), None);
+        let first = told(&mut lease, 3300).unwrap();
+        assert_eq!(first, "ends in 5m, at 1970-01-12T14:46:40Z, unless it is renewed");
+        assert_eq!(told(&mut lease, 3301), None, "once");
+        assert!(told(&mut lease, 3550).unwrap().starts_with("ends in 50s"), "late, but given");
+        assert_eq!(told(&mut lease, 3599), None);
+
+        lease.renew(Some(SignedDuration::from_mins(10)), &BOUNDS, at(3590)).unwrap();
+        assert_eq!(told(&mut lease, 3591), None);
+        assert!(told(&mut lease, 4180).unwrap().starts_with("ends in 10s"), "one for both that were missed");
+        assert_eq!(told(&mut lease, 4185), None);
+        assert_eq!(told(&mut lease, 4190), None, "it is over");
+    }
+
+    #[test]
+    fn a_lease_shorter_than_a_notice_does_not_get_it() {
+        let mut lease = lease();
+        lease.renew(Some(SignedDuration::from_mins(5)), &BOUNDS, at(100)).unwrap();
+        assert_eq!(lease.notice(&deadlines().notices, at(101)), None);
+        assert!(lease.notice(&deadlines().notices, at(340)).is_some(), "but it gets the shorter one");
+    }
+
+    #[test]
+    fn what_is_left_of_an_ended_lease_is_told_beside_why_it_ended() {
+        let mut invalid = lease();
+        invalid.invalidate(report(Phase::Loading, "corrupt"), at(10));
+        invalid.report.message = invalid.message_of_remains("forbidden");
+        assert_eq!(invalid.report.message, "corrupt; its objects are still there: forbidden");
+        assert_eq!(invalid.message_of_remains("away"), "corrupt; its objects are still there: away");
+        invalid.close(at(20));
+        assert_eq!(invalid.report.message, "corrupt");
+        let mut released = lease();
+        released.release(at(10));
+        assert_eq!(released.message_of_remains("forbidden"), "its objects are still there: forbidden");
     }
 
     #[derive(Clone, Debug)]
@@ -409,6 +588,8 @@ mod tests {
         Invalidate,
         Update(u32, bool),
         Observe(Phase, Option<i64>, Option<i64>),
+        KeepAlive(i64),
+        Notice,
         Close,
     }
 
@@ -432,6 +613,8 @@ mod tests {
             1 => Just(Change::Invalidate),
             4 => (1..4_u32, any::<bool>()).prop_map(|(replicas, is_labelled)| Change::Update(replicas, is_labelled)),
             4 => observed.prop_map(|(phase, ready, closed)| Change::Observe(phase, ready, closed)),
+            4 => (0..2000_i64).prop_map(Change::KeepAlive),
+            2 => Just(Change::Notice),
             2 => Just(Change::Close),
         ]
     }
@@ -455,6 +638,13 @@ mod tests {
                     Report { first_ready_at: ready.map(at), closed_at: closed.map(at), ..report(*phase, "") };
                 lease.observe(seen).is_some()
             }
+            Change::KeepAlive(idle) => {
+                lease.spec.automatic_renewal.is_some()
+                    && lease
+                        .keep_alive(later(now, SignedDuration::from_secs(-idle)), BOUNDS.maximum, now)
+                        .is_some()
+            }
+            Change::Notice => lease.notice(&deadlines().notices, now).is_some(),
             Change::Close => lease.close(now).is_some(),
         }
     }
@@ -468,7 +658,7 @@ mod tests {
 
         #[test]
         fn a_life_goes_forward_only(steps in vec((changes(), 0..1000_i64), 1..40)) {
-            let (mut lease, mut now) = (lease(), at(0));
+            let (mut lease, mut now) = (used_lease(), at(0));
             for (change, pause) in steps {
                 now += SignedDuration::from_secs(pause);
                 let before = lease.clone();
@@ -483,13 +673,19 @@ mod tests {
                 prop_assert!(lease.end.is_none_or(|end| end.at <= now && end.at <= lease.expires_at));
                 prop_assert_eq!(lease.state().is_end(), lease.end.is_some());
                 let is_of_intent = happened && !matches!(change, Change::Observe(..) | Change::Close);
-                let is_of_objects = is_of_intent && !matches!(change, Change::Renew(_));
+                let is_of_time = matches!(change, Change::Renew(_) | Change::KeepAlive(_) | Change::Notice);
+                let is_of_objects = is_of_intent && !is_of_time;
                 prop_assert_eq!(lease.generation, before.generation + i64::from(is_of_objects));
                 prop_assert!(is_of_intent || intent(&lease) == intent(&before));
                 if let (Change::Renew(_), true) = (&change, happened) {
                     prop_assert!(lease.expires_at >= now + BOUNDS.minimum && lease.expires_at <= now + BOUNDS.maximum);
                 }
-                let due_at = lease.due_at(LOAD_TIMEOUT);
+                let ceiling = later(lease.tenure.renewed_at, BOUNDS.maximum);
+                prop_assert!(lease.expires_at <= ceiling, "use keeps it alive up to the longest lifetime only");
+                if let (Change::KeepAlive(_), true) = (&change, happened) {
+                    prop_assert!(lease.expires_at > before.expires_at, "use never moves the end back");
+                }
+                let due_at = lease.due_at(&deadlines());
                 prop_assert_eq!(due_at.is_some(), lease.end.is_none());
                 prop_assert!(due_at.is_none_or(|due_at| due_at <= lease.expires_at));
             }

@@ -2,7 +2,8 @@
 
 use serde::Deserialize;
 
-use super::lease::Replicas;
+use super::lease::{ModelReport, ModelState, Replicas};
+use super::start::Start;
 
 /// Everything that was seen of one lease.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,12 +36,18 @@ pub enum Objects {
 }
 
 /// One pod.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PodSeen {
     /// Whether its containers run.
     pub is_running: bool,
+    /// Whether it is ready to serve.
+    pub is_ready: bool,
     /// What keeps it from becoming ready.
     pub trouble: Option<Trouble>,
+    /// What its agent tells of the models; empty where the agent was not reached.
+    pub models: Vec<ModelReport>,
+    /// The moments of its start.
+    pub start: Start,
 }
 
 /// What keeps a pod from becoming ready. The order is that of how much a person can do about it.
@@ -78,6 +85,15 @@ pub enum Trouble {
         /// What the scheduler says.
         detail: String,
     },
+}
+
+impl PodSeen {
+    /// Whether it is known that it cannot load a model, as it stands.
+    pub fn cannot_load(&self) -> bool {
+        let is_failed = |model: &ModelReport| model.state == ModelState::Failed;
+        !self.is_ready
+            && (matches!(self.trouble, Some(Trouble::Models(_))) || self.models.iter().any(is_failed))
+    }
 }
 
 /// Why one model cannot be loaded.

@@ -76,6 +76,12 @@ impl Quantity {
         Self { nanos: i128::from(bytes) * NANOS_PER_UNIT, notation: Notation::Binary }.settled()
     }
 
+    /// Returns the number of bytes, where there is no fraction and it is not negative.
+    pub fn whole_bytes(self) -> Option<u64> {
+        let is_whole = self.nanos % NANOS_PER_UNIT == 0;
+        u64::try_from(self.nanos / NANOS_PER_UNIT).ok().filter(|_| is_whole)
+    }
+
     /// The exact value in billionths.
     pub fn nanos(self) -> i128 {
         self.nanos

@@ -11,7 +11,7 @@ use super::status::{Refusal, violation};
 use super::{Services, convert};
 use crate::auth::Caller;
 use crate::domain::bounds::{Accepted, Violation};
-use crate::domain::lease::{Happening, Lease, LeaseId, ModelReport, Placement, Report, Spec, State};
+use crate::domain::lease::{Happening, Lease, LeaseId, ModelReport, Placement, Report, Spec, State, Tenure};
 use crate::domain::{bounds, life, plan};
 use crate::store::{Admission, Admitted, RequestKey};
 
@@ -115,6 +115,7 @@ impl Services {
             deployment,
             created_at: now,
             expires_at: life::later(now, spec.lifetime),
+            tenure: Tenure::starting(now),
             end: None,
             generation: 1,
             version: 1,

@@ -63,8 +63,18 @@ pub struct Services {
     pub stop: CancellationToken,
 }
 
-/// Returns every service, and the reporter by which health is told.
-pub async fn routes(services: Services) -> (Routes, HealthReporter) {
+/// What a server answers.
+pub struct Answers {
+    /// Every service.
+    pub all: Routes,
+    /// Health alone.
+    pub health: Routes,
+    /// By which health is told.
+    pub reporter: HealthReporter,
+}
+
+/// Returns what a server answers.
+pub async fn answers(services: Services) -> Answers {
     let services = Arc::new(services);
     let leases =
         LeaseServiceServer::new(Leases(Arc::clone(&services))).max_decoding_message_size(LARGEST_REQUEST);
@@ -77,10 +87,10 @@ pub async fn routes(services: Services) -> (Routes, HealthReporter) {
             // Without these no tool can read the details of an error.
             .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
     });
-    let routes = Routes::new(leases)
+    let all = Routes::new(leases)
         .add_service(about)
-        .add_service(health)
+        .add_service(health.clone())
         .add_service(v1.build_v1().expect("the descriptors were made by the build"))
         .add_service(v1alpha.build_v1alpha().expect("the descriptors were made by the build"));
-    (routes, reporter)
+    Answers { all, health: Routes::new(health), reporter }
 }

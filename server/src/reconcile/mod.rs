@@ -1,6 +1,7 @@
 //! Makes the cluster follow the rows. A set of lease ids that need a pass is fed by RPCs, by the cluster's watches, by
 //! the clock and by a slow sweep; each pass reads one row, looks, and takes the next step until there is nothing to do.
 
+mod keep;
 mod pass;
 mod queue;
 
@@ -16,7 +17,9 @@ use self::queue::Queue;
 use crate::clock::Clock;
 use crate::cluster::{Cluster, Sight};
 use crate::domain::lease::LeaseId;
+use crate::domain::life::Deadlines;
 use crate::domain::plan::Settings;
+use crate::metrics::Metrics;
 use crate::store::{Store, StoreError};
 
 /// Leases read at a time by the sweep and by the clock.
@@ -32,12 +35,25 @@ const BLIND_INTERVAL: Duration = Duration::from_secs(10);
 pub struct Options {
     /// What plans depend on.
     pub plan: Settings,
-    /// Time after which a lease that was never READY becomes INVALID.
-    pub load_timeout: SignedDuration,
+    /// What the clock does to leases besides ending them.
+    pub deadlines: Deadlines,
+    /// Renewal by use; `None` where use is not observed.
+    pub renewal: Option<Renewal>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
     /// Passes under way at once.
     pub passes: usize,
     /// Time between two full sweeps.
     pub sweep_interval: Duration,
+}
+
+/// How use renews leases.
+#[derive(Clone, Copy, Debug)]
+pub struct Renewal {
+    /// Time between two looks at the use of leases.
+    pub look_interval: SignedDuration,
+    /// For how long use keeps a lease alive at most, counted from its acceptance or its last renewal.
+    pub maximum: SignedDuration,
 }
 
 /// Tells the reconciler that a lease needs a pass. Cloning it is cheap.
@@ -84,6 +100,7 @@ impl Reconciler {
             () = Arc::clone(&self).take_passes(stop) => {}
             () = self.follow_clock() => {}
             () = self.sweep_at_intervals() => {}
+            () = self.follow_use() => {}
         }
     }
 

@@ -3,13 +3,15 @@
 use std::convert::Infallible;
 use std::error::Error;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::Reconciler;
 use crate::cluster::{ActError, Sight};
 use crate::domain::decide::{Step, decide};
-use crate::domain::lease::{Happening, Lease, LeaseId, Report, SERVER, State};
+use crate::domain::lease::{Happening, Lease, LeaseId, Phase, Report, SERVER};
+use crate::domain::observed::Observed;
 use crate::domain::plan::{Kind, plan};
+use crate::domain::start::cold_start;
 use crate::store::{ChangeError, StoreError};
 
 /// Steps of one pass. A lease needs five at most, from the first apply to the report; more means that somebody else
@@ -65,7 +67,7 @@ impl Reconciler {
         }
         let plan = plan(lease, &self.options.plan, &self.cluster.capabilities());
         let observed = self.cluster.observe(lease, &plan);
-        match decide(lease, &observed, self.options.load_timeout, now) {
+        match decide(lease, &observed, &self.options.deadlines, now) {
             Step::Rest => return Ok(true),
             Step::Apply => match self.cluster.apply(lease, &plan).await {
                 Ok(()) => {}
@@ -98,8 +100,14 @@ impl Reconciler {
                     self.change(lease.id, |lease| lease.surpass(generation)).await?;
                 }
             }
-            Step::Report(report) => self.change(lease.id, |lease| lease.observe(report.clone())).await?,
-            Step::Expire => self.change(lease.id, |lease| lease.expire(now)).await?,
+            Step::Report(report) => {
+                let is_written = self.change(lease.id, |lease| lease.observe(report.clone())).await?;
+                if is_written && is_first_start(lease, &report) {
+                    self.tell_cold_start(lease, &observed, now);
+                }
+            }
+            Step::Expire => drop(self.change(lease.id, |lease| lease.expire(now)).await?),
+            Step::Notice => self.give_notice(lease.id, now).await?,
             Step::Invalidate(report) => {
                 self.change(lease.id, |lease| lease.invalidate(report.clone(), now)).await?;
             }
@@ -116,6 +124,9 @@ impl Reconciler {
         if lease.end.is_none() && now >= lease.expires_at {
             self.change(lease.id, |lease| lease.expire(now)).await?;
             return Ok(false);
+        }
+        if lease.owes_notice(&self.options.deadlines.notices, now) {
+            self.give_notice(lease.id, now).await?;
         }
         match sight {
             Sight::Full | Sight::NotYet => Ok(true),
@@ -141,12 +152,10 @@ impl Reconciler {
             _ => error.to_string(),
         };
         let message = match lease.end {
-            Some(_) => format!("its objects are still there: {cause}"),
+            Some(_) => lease.message_of_remains(&cause),
             None => cause,
         };
-        // Why a lease became INVALID matters more than what keeps its objects.
-        let may_say = lease.state() != State::Invalid;
-        if may_say && lease.report.message != message {
+        if lease.report.message != message {
             tracing::warn!(lease.id = %lease.id, error = &error as &dyn std::error::Error, "a lease cannot follow");
             let complain = |lease: &mut Lease| {
                 let report = Report { message: message.clone(), ..lease.report.clone() };
@@ -157,11 +166,32 @@ impl Reconciler {
         Err(error.into())
     }
 
+    /// Tells where the first start of a lease went.
+    fn tell_cold_start(&self, lease: &Lease, observed: &Observed, now: Timestamp) {
+        let Some(start) = cold_start(lease, observed, now) else { return };
+        self.options.metrics.count_cold_start(&start);
+        let ms = |part: Option<SignedDuration>| part.and_then(|part| i64::try_from(part.as_millis()).ok());
+        tracing::info!(
+            lease.id = %lease.id,
+            cold_start.scheduled_ms = ms(start.scheduled),
+            cold_start.fetched_ms = ms(start.fetched),
+            cold_start.loaded_ms = ms(start.loaded),
+            cold_start.ready_ms = ms(start.ready),
+            duration_ms = ms(Some(start.total)),
+            "the first start is over"
+        );
+    }
+
+    async fn give_notice(&self, id: LeaseId, now: Timestamp) -> Result<(), PassError> {
+        self.change(id, |lease| lease.notice(&self.options.deadlines.notices, now)).await.map(drop)
+    }
+
+    /// Carries a change to the store and tells of it. Returns whether anything changed.
     async fn change(
         &self,
         id: LeaseId,
         mut change: impl FnMut(&mut Lease) -> Option<Happening> + Send,
-    ) -> Result<(), PassError> {
+    ) -> Result<bool, PassError> {
         let now = self.clock.now();
         let change = |lease: &mut Lease| {
             let happening = change(lease);
@@ -179,13 +209,17 @@ impl Reconciler {
                     );
                     self.cluster.announce(&lease, &happening);
                 }
-                Ok(())
+                Ok(true)
             }
-            Ok((None, _)) | Err(ChangeError::NotFound) => Ok(()),
+            Ok((None, _)) | Err(ChangeError::NotFound) => Ok(false),
             Err(ChangeError::Refused(never)) => match never {},
             Err(ChangeError::Store(error)) => Err(error.into()),
         }
     }
+}
+
+fn is_first_start(lease: &Lease, report: &Report) -> bool {
+    lease.report.first_ready_at.is_none() && report.first_ready_at.is_some() && report.phase == Phase::Ready
 }
 
 fn is_deployment(object: &str) -> bool {

@@ -1,6 +1,7 @@
 //! The gRPC listener: its limits, its TLS and its end.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::num::NonZeroU16;
 use std::time::Duration;
 
 use tms_proto::v1::lease_service_server::LeaseServiceServer;
@@ -34,42 +35,57 @@ pub struct Answering {
     task: Option<JoinHandle<()>>,
 }
 
-/// Begins to answer on the address until `services.stop` is cancelled.
-pub async fn answer(listen: &Listen, services: Services) -> Result<Answering, ServeError> {
+/// Begins to answer on the address, and health alone on its own port, until `services.stop` is cancelled.
+pub async fn answer(
+    listen: &Listen,
+    health_port: Option<NonZeroU16>,
+    services: Services,
+) -> Result<Answering, ServeError> {
     let stop = services.stop.clone();
-    let (routes, health) = grpc::routes(services).await;
-    let mut server = Server::builder()
-        .timeout(CALL_TIMEOUT)
-        .concurrency_limit_per_connection(CALLS_AT_ONCE)
-        .max_concurrent_streams(STREAMS)
-        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
-        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-        .layer(LogRequests);
+    let answers = grpc::answers(services).await;
+    let mut server = builder();
     if let Some(files) = &listen.tls {
         server = server.tls_config(tls::config(files)?).map_err(|error| tls::unfit(files, &error))?;
     }
-    let router = server.add_routes(routes);
+    let (address, incoming) = bind(listen.address, None).await?;
+    let health = match health_port {
+        None => None,
+        Some(port) => Some(
+            bind(
+                SocketAddr::new(every_address(listen.address), port.get()),
+                Some("server.apiService.healthPort"),
+            )
+            .await?
+            .1,
+        ),
+    };
+    let reporter = answers.reporter;
+    reporter.set_serving::<LeaseServiceServer<grpc::Leases>>().await;
+    reporter.set_serving::<ServerServiceServer<grpc::About>>().await;
 
-    let refused = |source| ServeError::Listen { address: listen.address, source };
-    let listener = TcpListener::bind(listen.address).await.map_err(refused)?;
-    let address = listener.local_addr().map_err(refused)?;
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-    health.set_serving::<LeaseServiceServer<grpc::Leases>>().await;
-    health.set_serving::<ServerServiceServer<grpc::About>>().await;
-
+    let router = server.layer(LogRequests).add_routes(answers.all);
+    let probed = builder().add_routes(answers.health);
     let task = tokio::spawn(async move {
-        let until_stop = stop.clone().cancelled_owned();
-        let serving = router.serve_with_incoming_shutdown(incoming, until_stop);
+        let until_stop = stop.clone();
+        let serving = router.serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
+        let answering_probes = async {
+            match health {
+                Some(incoming) => {
+                    probed.serve_with_incoming_shutdown(incoming, until_stop.cancelled_owned()).await
+                }
+                None => Ok(()),
+            }
+        };
         let drained = async {
             stop.cancelled().await;
             // The empty name stands for the whole server.
             for service in ["", LEASES, ABOUT] {
-                health.set_service_status(service, ServingStatus::NotServing).await;
+                reporter.set_service_status(service, ServingStatus::NotServing).await;
             }
             tokio::time::sleep(GRACE).await;
         };
         tokio::select! {
-            outcome = serving => {
+            outcome = futures::future::try_join(serving, answering_probes) => {
                 if let Err(error) = outcome {
                     tracing::error!(error = grpc::chain(&error), "the listener failed");
                 }
@@ -78,6 +94,34 @@ pub async fn answer(listen: &Listen, services: Services) -> Result<Answering, Se
         }
     });
     Ok(Answering { address, task: Some(task) })
+}
+
+fn builder() -> Server {
+    Server::builder()
+        .timeout(CALL_TIMEOUT)
+        .concurrency_limit_per_connection(CALLS_AT_ONCE)
+        .max_concurrent_streams(STREAMS)
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+}
+
+/// Listens on an address, which one key or another of the configuration names.
+async fn bind(
+    address: SocketAddr,
+    key: Option<&'static str>,
+) -> Result<(SocketAddr, TcpIncoming), ServeError> {
+    let refused = |source| ServeError::Listen { address, key, source };
+    let listener = TcpListener::bind(address).await.map_err(refused)?;
+    let address = listener.local_addr().map_err(refused)?;
+    Ok((address, TcpIncoming::from(listener).with_nodelay(Some(true))))
+}
+
+/// Returns what stands for every address of the family of this one.
+fn every_address(address: SocketAddr) -> IpAddr {
+    match address {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    }
 }
 
 const LEASES: &str = tms_proto::v1::lease_service_server::SERVICE_NAME;

@@ -1,6 +1,7 @@
 //! Puts the parts of a server together: [`start`] wires store, cluster, reconciler and gRPC, [`serve`] keeps them running
 //! until it is told to stop.
 
+mod figures;
 mod listener;
 mod tls;
 
@@ -22,7 +23,8 @@ use crate::cluster::{Act, Cluster, Observe};
 use crate::config::{ClusterKind, Config, NoPassword, check_capabilities};
 use crate::domain::lease::LeaseId;
 use crate::grpc::{self, Services, chain};
-use crate::reconcile::{self, Reconciler, Waker};
+use crate::metrics::Metrics;
+use crate::reconcile::{self, Reconciler, Renewal, Waker};
 use crate::store::{self, Store, StoreError};
 
 /// Passes under way at once.
@@ -63,8 +65,18 @@ pub enum ServeError {
     #[error("cannot use the cluster (server.cluster)")]
     Cluster(#[from] ConnectError),
     /// The address cannot be listened on.
-    #[error("cannot listen on {address} (server.apiService.{})", listen_key(source))]
+    #[error("cannot listen on {address} ({})", listen_key(*key, source))]
     Listen {
+        /// The address.
+        address: SocketAddr,
+        /// The key to change, where only one can be meant.
+        key: Option<&'static str>,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The address of the figures cannot be listened on.
+    #[error("cannot listen on {address} (server.metrics.listen)")]
+    ListenMetrics {
         /// The address.
         address: SocketAddr,
         /// Why not.
@@ -123,9 +135,16 @@ pub async fn start(config: &Config, clock: Clock) -> Result<Running, ServeError>
     let cluster = cluster(config, &store, &namespace, &waker).await?;
     let stop = CancellationToken::new();
 
+    let renewal = config.bounds.automatic_renewal.map(|renewal| Renewal {
+        look_interval: renewal.look_interval,
+        maximum: config.bounds.lifetime.maximum,
+    });
+    let metrics = Arc::new(Metrics::new());
     let options = reconcile::Options {
         plan: settings.clone(),
-        load_timeout: config.leases.load_timeout,
+        deadlines: config.deadlines(),
+        renewal,
+        metrics: Arc::clone(&metrics),
         passes: PASSES,
         sweep_interval: config.cluster.sweep_interval,
     };
@@ -142,7 +161,7 @@ pub async fn start(config: &Config, clock: Clock) -> Result<Running, ServeError>
         wake: Box::new(waker.clone()),
         stop: stop.clone(),
     };
-    let answering = answer(&config.listen, services).await?;
+    let answering = answer(&config.listen, config.health_port, services).await?;
     tracing::info!(
         version = crate::VERSION,
         address = %answering.address(),
@@ -153,6 +172,10 @@ pub async fn start(config: &Config, clock: Clock) -> Result<Running, ServeError>
     );
 
     let mut parts = JoinSet::new();
+    let metrics_address = match config.metrics {
+        Some(address) => Some(figures::serve(address, metrics, &stop, &mut parts).await?),
+        None => None,
+    };
     let until_stop = stop.clone();
     let config = config.clone();
     parts.spawn(async move {
@@ -165,7 +188,7 @@ pub async fn start(config: &Config, clock: Clock) -> Result<Running, ServeError>
         until_stop.run_until_cancelled(follow_clock(&followed, &clock)).await;
         "clock"
     });
-    Ok(Running { store, waker, answering, parts, stop })
+    Ok(Running { store, waker, answering, metrics_address, parts, stop })
 }
 
 /// A server that runs.
@@ -173,6 +196,7 @@ pub struct Running {
     store: Store,
     waker: Waker,
     answering: Answering,
+    metrics_address: Option<SocketAddr>,
     parts: JoinSet<&'static str>,
     stop: CancellationToken,
 }
@@ -181,6 +205,11 @@ impl Running {
     /// The address that it listens on.
     pub fn address(&self) -> SocketAddr {
         self.answering.address()
+    }
+
+    /// The address on which it serves its figures, if it does.
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.metrics_address
     }
 
     /// Its database.
@@ -218,7 +247,7 @@ async fn open(config: &Config, clock: &Clock) -> Result<Store, ServeError> {
     let options = store::Options {
         url: config.database.url.clone(),
         password: config.database.password()?,
-        load_timeout: config.leases.load_timeout,
+        deadlines: config.deadlines(),
         maximum_per_owner: config.leases.maximum_per_owner.unwrap_or(0),
     };
     Ok(Store::open(&options, clock).await?)
@@ -326,15 +355,15 @@ fn database_kind(store: &Store) -> &'static str {
 }
 
 /// Returns the key that has to change where an address cannot be listened on.
-fn listen_key(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied => "port",
-        _ => "address",
-    }
+fn listen_key(key: Option<&'static str>, error: &io::Error) -> &'static str {
+    key.unwrap_or(match error.kind() {
+        io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied => "server.apiService.port",
+        _ => "server.apiService.address",
+    })
 }
 
 /// Writes the address in one step, so that whoever waits for the file reads all of it.
-fn write_address(path: &Path, address: SocketAddr) -> io::Result<()> {
+pub fn write_address(path: &Path, address: SocketAddr) -> io::Result<()> {
     let mut unfinished = path.as_os_str().to_owned();
     unfinished.push(".tmp");
     std::fs::write(&unfinished, format!("{address}\n"))?;

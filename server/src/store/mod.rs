@@ -14,11 +14,12 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use secrecy::SecretString;
 use tokio::sync::broadcast;
 
 use crate::domain::lease::{Happening, Lease, LeaseId, State};
+use crate::domain::life::Deadlines;
 use commit::Writer;
 use sql::Pool;
 
@@ -29,8 +30,8 @@ pub struct Options {
     pub url: String,
     /// Password for PostgreSQL, where the URL has none.
     pub password: Option<SecretString>,
-    /// How long a lease may take until it is first ready; then it is due.
-    pub load_timeout: SignedDuration,
+    /// What makes a lease due besides its end.
+    pub deadlines: Deadlines,
     /// Leases that an owner may hold at once; 0 is no limit.
     pub maximum_per_owner: u32,
 }

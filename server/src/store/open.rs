@@ -42,7 +42,7 @@ impl Store {
     /// Opens a database, brings its tables up to date, and makes the clock follow the database's.
     pub async fn open(options: &Options, clock: &Clock) -> Result<Self, StoreError> {
         let rules =
-            Rules { load_timeout: options.load_timeout, maximum_per_owner: options.maximum_per_owner };
+            Rules { deadlines: options.deadlines.clone(), maximum_per_owner: options.maximum_per_owner };
         let store = match options.url.split(':').next() {
             Some("sqlite") => open_sqlite(&options.url, rules).await?,
             Some("postgres" | "postgresql") => open_postgres(options, rules).await?,
@@ -215,11 +215,11 @@ macro_rules! migrations {
 }
 
 fn sqlite_migrations() -> Migrator {
-    migrations!("sqlite": 1 "0001_leases")
+    migrations!("sqlite": 1 "0001_leases", 2 "0002_use")
 }
 
 fn postgres_migrations() -> Migrator {
-    migrations!("postgres": 1 "0001_leases")
+    migrations!("postgres": 1 "0001_leases", 2 "0002_use")
 }
 
 #[cfg(test)]

@@ -1,17 +1,19 @@
 //! Leases and events as rows: which column holds what.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::StoreError;
 use super::sql::{Column, Query, Row, sql};
-use crate::domain::lease::{End, EndReason, Event, Lease, Phase, Placement, Replicas, Report, State};
+use crate::domain::lease::{
+    AutomaticRenewal, End, EndReason, Event, Lease, Phase, Placement, Replicas, Report, Spec, State, Tenure,
+};
 
 /// Every column of a lease, to be followed by conditions.
 pub(super) const SELECT_LEASE: &str = "SELECT leases.id, owner, namespace, placement, created_at, spec, expires_at, \
      ended_at, end_reason, generation, phase, message, desired_replicas, current_replicas, ready_replicas, models, \
-     first_ready_at, closed_at, version, deployment \
+     first_ready_at, closed_at, version, idle_window, last_used_at, renewed_at, noticed_until, deployment \
      FROM leases JOIN deployments ON deployments.lease_id = leases.id";
 
 /// Every column of an event, to be followed by conditions.
@@ -22,6 +24,15 @@ pub(super) const SELECT_EVENT: &str =
 pub(super) fn storable(mut lease: Lease) -> Lease {
     lease.created_at = to_the_microsecond(lease.created_at);
     lease.expires_at = to_the_microsecond(lease.expires_at);
+    lease.tenure = Tenure {
+        renewed_at: to_the_microsecond(lease.tenure.renewed_at),
+        noticed_until: to_the_microsecond(lease.tenure.noticed_until),
+        last_used_at: lease.tenure.last_used_at.map(to_the_microsecond),
+    };
+    lease.spec.automatic_renewal = lease.spec.automatic_renewal.map(|renewal| {
+        let idle_window = SignedDuration::from_micros(microseconds(renewal.idle_window));
+        AutomaticRenewal { idle_window }
+    });
     lease.end = lease.end.map(|end| End { at: to_the_microsecond(end.at), ..end });
     lease.report.first_ready_at = lease.report.first_ready_at.map(to_the_microsecond);
     lease.report.closed_at = lease.report.closed_at.map(to_the_microsecond);
@@ -38,10 +49,11 @@ pub(super) fn without_nul(text: String) -> String {
 pub(super) fn insert_lease(lease: &Lease, request: Option<(&str, &str)>, due_at: Option<Timestamp>) -> Query {
     let insert = sql(
         "INSERT INTO leases (spec, expires_at, ended_at, end_reason, generation, phase, message, desired_replicas, \
-         current_replicas, ready_replicas, models, first_ready_at, closed_at, version, state, due_at, \
-         id, owner, namespace, placement, created_at, request_id, request_digest) \
+         current_replicas, ready_replicas, models, first_ready_at, closed_at, version, state, due_at, idle_window, \
+         last_used_at, renewed_at, noticed_until, id, owner, namespace, placement, created_at, request_id, \
+         request_digest) \
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, \
-         $17, $18, $19, $20, $21, $22, $23)",
+         $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27)",
     );
     bind_changing(insert, lease, due_at)
         .bind(lease.id)
@@ -58,8 +70,9 @@ pub(super) fn update_lease(lease: &Lease, before: i64, due_at: Option<Timestamp>
     let update = sql(
         "UPDATE leases SET spec = $1, expires_at = $2, ended_at = $3, end_reason = $4, generation = $5, phase = $6, \
          message = $7, desired_replicas = $8, current_replicas = $9, ready_replicas = $10, models = $11, \
-         first_ready_at = $12, closed_at = $13, version = $14, state = $15, due_at = $16 \
-         WHERE id = $17 AND version = $18",
+         first_ready_at = $12, closed_at = $13, version = $14, state = $15, due_at = $16, idle_window = $17, \
+         last_used_at = $18, renewed_at = $19, noticed_until = $20 \
+         WHERE id = $21 AND version = $22",
     );
     bind_changing(update, lease, due_at).bind(lease.id).bind(before)
 }
@@ -81,15 +94,23 @@ pub(super) fn insert_event(event: &Event) -> Query {
 /// Reads a row of [`SELECT_LEASE`].
 pub(super) fn lease(row: &Row) -> Result<Lease, StoreError> {
     let fields = Fields { row, id: row.get("id")? };
+    let created_at = fields.time("created_at")?;
+    let mut spec: Spec = fields.json("spec")?;
+    spec.automatic_renewal = fields.automatic_renewal()?;
     Ok(Lease {
         id: fields.parsed("id", |text| text.parse().ok())?,
         owner: row.get("owner")?,
         namespace: row.get("namespace")?,
         placement: fields.parsed("placement", placement)?,
-        spec: fields.json("spec")?,
+        spec,
         deployment: fields.json("deployment")?,
-        created_at: fields.time("created_at")?,
+        created_at,
         expires_at: fields.time("expires_at")?,
+        tenure: Tenure {
+            renewed_at: fields.optional_time("renewed_at")?.unwrap_or(created_at),
+            noticed_until: fields.optional_time("noticed_until")?.unwrap_or(created_at),
+            last_used_at: fields.optional_time("last_used_at")?,
+        },
         end: fields.end()?,
         generation: row.get("generation")?,
         version: row.get("version")?,
@@ -162,6 +183,15 @@ fn bind_changing(query: Query, lease: &Lease, due_at: Option<Timestamp>) -> Quer
         .bind(lease.version)
         .bind(lease.state().as_str())
         .bind(due_at.map(to_the_microsecond))
+        .bind(lease.spec.automatic_renewal.map(|renewal| microseconds(renewal.idle_window)))
+        .bind(lease.tenure.last_used_at)
+        .bind(lease.tenure.renewed_at)
+        .bind(lease.tenure.noticed_until)
+}
+
+/// Returns a duration as it is stored; one that is longer than the column can hold as the longest that it can.
+fn microseconds(duration: SignedDuration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
 
 fn to_the_microsecond(time: Timestamp) -> Timestamp {
@@ -196,6 +226,11 @@ impl Fields<'_> {
 
     fn optional_time(&self, column: &str) -> Result<Option<Timestamp>, StoreError> {
         self.optional(column)?.map(|time| self.to_time(column, time)).transpose()
+    }
+
+    fn automatic_renewal(&self) -> Result<Option<AutomaticRenewal>, StoreError> {
+        let idle_window = self.optional::<i64>("idle_window")?.map(SignedDuration::from_micros);
+        Ok(idle_window.map(|idle_window| AutomaticRenewal { idle_window }))
     }
 
     fn end(&self) -> Result<Option<End>, StoreError> {

@@ -246,6 +246,12 @@ impl From<i64> for Value {
     }
 }
 
+impl From<Option<i64>> for Value {
+    fn from(integer: Option<i64>) -> Self {
+        Self::Integer(integer)
+    }
+}
+
 impl From<u32> for Value {
     fn from(integer: u32) -> Self {
         Self::Integer(Some(integer.into()))

@@ -1,10 +1,11 @@
 //! What is written: admissions and changes, each of which begins with its write.
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
 use super::sql::{Transaction, sql};
 use super::{Admission, Admitted, ChangeError, Changed, RequestKey, Store, StoreError, rows};
 use crate::domain::lease::{Event, Happening, Lease, LeaseId};
+use crate::domain::life::Deadlines;
 
 /// How often a change is tried anew after another one came first.
 const ATTEMPTS: u32 = 100;
@@ -64,10 +65,10 @@ impl Store {
 }
 
 /// What every write obeys.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Rules {
-    /// How long a lease may take until it is first ready.
-    pub load_timeout: SignedDuration,
+    /// What makes a lease due besides its end.
+    pub deadlines: Deadlines,
     /// Leases that an owner may hold at once; 0 is no limit.
     pub maximum_per_owner: u32,
 }
@@ -142,7 +143,7 @@ impl Insertion {
             return Ok(refusal);
         }
         let request = request.as_ref().map(|request| (request.id.as_str(), request.digest.as_str()));
-        let insert = rows::insert_lease(lease, request, lease.due_at(rules.load_timeout));
+        let insert = rows::insert_lease(lease, request, lease.due_at(&rules.deadlines));
         transaction.execute(insert).await?;
         let insert = sql("INSERT INTO deployments (lease_id, deployment) VALUES ($1, $2)");
         transaction.execute(insert.bind(lease.id).bind(rows::json(&lease.deployment))).await?;
@@ -178,7 +179,7 @@ impl Insertion {
 impl Replacement {
     async fn perform(&self, transaction: &mut Transaction, rules: &Rules) -> Result<Outcome, StoreError> {
         let Self { before, lease, event } = self;
-        let update = rows::update_lease(lease, before.version, lease.due_at(rules.load_timeout));
+        let update = rows::update_lease(lease, before.version, lease.due_at(&rules.deadlines));
         if transaction.execute(update).await? == 0 {
             return Ok(Outcome::Outrun);
         }

@@ -6,15 +6,23 @@ GO_ENVIRONMENT=(GOCACHE="$CACHE/go/build" GOMODCACHE="$CACHE/go/mod" GOFLAGS='' 
 # The parts of a profile; a larger profile begins with the smaller one.
 parts_of() {
   case $1 in
-    control-plane) echo kubernetes etcd kwok grpcurl promtool operator-crds keda-crds ;;
-    *) die "unknown profile $1" "profiles: control-plane" ;;
+    control-plane) echo kubernetes etcd kwok grpcurl helm promtool operator-crds keda-crds ;;
+    node) echo "$(parts_of control-plane)" kubernetes-node containerd runc coredns images ;;
+    *) die "unknown profile $1" "profiles: control-plane, node" ;;
   esac
 }
 
 # Each part_NAME fills the folder $1. To add one: such a function, its name above, its version in `versions`.
 part_kubernetes() { go_build kubernetes "$1" k8s.io/kubernetes/cmd/{kube-apiserver,kube-controller-manager,kube-scheduler,kubectl}; }
+part_kubernetes-node() { go_build kubernetes "$1" k8s.io/kubernetes/cmd/{kubelet,kube-proxy}; }
+part_containerd() { go_build containerd "$1" github.com/containerd/containerd/v2/cmd/{containerd,containerd-shim-runc-v2,ctr}; }
+# Without seccomp it refuses every pod that asks for the runtime's default profile.
+part_runc() { CGO=1 go_build runc "$1/runc" -tags seccomp github.com/opencontainers/runc; }
+part_coredns() { go_build coredns "$1/coredns" github.com/coredns/coredns; }
+part_images() { make_images "$1"; }
 part_etcd() { go_build etcd "$1/etcd" go.etcd.io/etcd/server/v3; }
 part_grpcurl() { go_build grpcurl "$1" github.com/fullstorydev/grpcurl/cmd/grpcurl; }
+part_helm() { go_build helm "$1" helm.sh/helm/v4/cmd/helm; }
 # Without the tag, the clients of every cloud are compiled in.
 part_promtool() { go_build prometheus "$1" -tags remove_all_sd github.com/prometheus/prometheus/cmd/promtool; }
 part_kwok() {
@@ -32,10 +40,15 @@ part_operator-crds() {
 }
 part_keda-crds() { copy_from_module keda-crds 'config/crd/bases/*.yaml' "$1"; }
 
-# Where a part is. promtool is of the same version as prometheus, being of its module.
+# Where a part is. Two parts of one module have one version; images have that of the files they are made by.
 part_folder() {
   local version
-  version=$(version_of "${1/promtool/prometheus}")
+  case $1 in
+    promtool) version=$(version_of prometheus) ;;
+    kubernetes-node) version=$(version_of kubernetes) ;;
+    images) version=$(cat "$HERE"/images/* | sha256sum | head -c 12) ;;
+    *) version=$(version_of "$1") ;;
+  esac
   printf '%s' "$CACHE/parts/$1-$version"
 }
 
@@ -55,17 +68,22 @@ path_of() {
 
 build() {
   local profile=$1 part
-  parts_of "$profile" >/dev/null
+  use_profile "$profile"
   ! is_built "$profile" || return 0
-  check_prerequisites
-  mkdir -p "$CACHE/parts" "$CACHE/log"
-  exec 9>"$CACHE/build.lock"
-  flock --nonblock 9 || { say "another build runs; waiting for it" && flock 9; }
+  check_prerequisites "$profile"
+  lock_builds
   for part in $(parts_of "$profile"); do
     [[ -d $(part_folder "$part") ]] || build_part "$part"
   done
   remove_go_caches
   exec 9>&-
+}
+
+# One at a time, for they share the Go caches, and the last act of each is to remove them.
+lock_builds() {
+  mkdir -p "$CACHE/parts" "$CACHE/log"
+  exec 9>"$CACHE/build.lock"
+  flock --nonblock 9 || { say "another build runs; waiting for it" && flock 9; }
 }
 
 build_part() {
@@ -96,7 +114,7 @@ in_module() {
 go_build() {
   local module=$1 target=$2
   shift 2
-  in_module "$module" go build -trimpath -ldflags "-s -w $(linker_flags "$module")" -o "$target" "$@"
+  in_module "$module" env "CGO_ENABLED=${CGO:-0}" go build -trimpath -ldflags "-s -w $(linker_flags "$module")" -o "$target" "$@"
 }
 
 # Kubernetes takes its version from the linker; without it a server calls itself v0.0.0-master.
@@ -133,6 +151,7 @@ pin() {
   module=$(module_of "$part") version=$(version_of "$part")
   [[ -n $module ]] || die "$part has no line in versions"
   mkdir -p "$folder"
+  lock_builds
   case $part in
     *-crds)
       (cd / && env "${GO_ENVIRONMENT[@]}" go mod download -json "$module@$version") |

@@ -11,6 +11,9 @@ rival tms-rivals
 bench tms-benches
 system:kube-controller-manager
 system:kube-scheduler
+system:kube-proxy
+system:coredns
+system:node:node-0 system:nodes
 TABLE
 }
 
@@ -25,7 +28,7 @@ make_identities() {
   done < <(users) >"$DIR/pki/tokens.csv"
 }
 
-kubeconfig_of() { printf '%s' "$DIR/${1#system:}.kubeconfig"; }
+kubeconfig_of() { local name=${1#system:} && printf '%s' "$DIR/${name/:/-}.kubeconfig"; }
 
 write_kubeconfig() {
   cat <<YAML

@@ -9,8 +9,10 @@ first_process() {
   read -r pid _ <"$DIR/host-proc/self/stat"
   printf '%s\n' "$pid" >"$DIR/pid/first"
   make_network
-  start_control_plane
-  make_objects
+  [[ $PROFILE != node ]] || prepare_node
+  start_parts
+  wait_for_objects
+  [[ $PROFILE != node ]] || wait_for_images
   touch "$DIR/ready"
   # A shell that waits also reaps what its descendants leave behind.
   while :; do
@@ -28,22 +30,35 @@ make_network() {
   ip route add default via 10.200.0.254 dev node0
 }
 
-start_control_plane() {
+# Images are imported while everything else starts, and objects are there before the parts that look for them.
+start_parts() {
   local part
   for part in "${PARTS[@]}"; do
     supervise "$part" &
     wait_for_part "$part"
+    case $part in
+      containerd) import_images & IMAGES=$! ;;
+      apiserver) make_objects ;;
+    esac
   done
 }
+wait_for_images() { wait "$IMAGES" || { tail -n 5 "$DIR/log/images.log" && exit 1; }; }
 
 # `create`, for the larger CRDs do not fit into the annotation that client-side apply writes.
 make_objects() {
-  kubectl create --validate=false -f "$HERE/manifests/rights.yaml" -f "$HERE/manifests/nodes.yaml" \
+  local nodes=nodes.yaml
+  [[ $PROFILE != node ]] || nodes=node.yaml
+  kubectl create --validate=false -f "$HERE/manifests/rights.yaml" -f "$HERE/manifests/$nodes" \
     -f "$(part_folder operator-crds)" -f "$(part_folder keda-crds)"
+}
+
+wait_for_objects() {
   kubectl wait --for=condition=Established crd --all --timeout=30s
   kubectl wait --for=create serviceaccount/default --timeout=30s
-  kubectl wait --for=condition=Ready node --all --timeout=30s
+  [[ $PROFILE != node ]] || kubectl wait --for=create "node/$NODE" --timeout=60s
+  kubectl wait --for=condition=Ready node --all --timeout=60s
   wait_until 30 nodes_take_pods
+  [[ $PROFILE != node ]] || wait_for_gpus
 }
 
 # Every new node is tainted not-ready until the node controller has seen it.

@@ -10,9 +10,9 @@ up() {
     say "using the cluster of KUBECONFIG=${KUBECONFIG:?names the existing cluster}; nothing is started"
     return
   fi
-  parts_of "$PROFILE" >/dev/null
   is_built "$PROFILE" || cannot "profile $PROFILE is not built" "tests/cluster/cluster build $PROFILE"
   check_namespaces
+  has_prerequisites "$PROFILE" || cannot "missing: $(missing_for "$PROFILE")" "tests/cluster/cluster prerequisites $PROFILE"
   lock
   if cluster_runs; then
     say "runs already in $DIR"
@@ -28,7 +28,7 @@ up() {
   make_identities
   start_outer
   [[ -z $OWNER ]] || start_keeper
-  wait_until 90 has_started || true
+  wait_until 240 has_started || true
   if ! cluster_runs; then
     tail -n 15 "$DIR/log/first.log" >&2
     end_cluster
@@ -52,7 +52,7 @@ start_outer() {
   local kinds=(--net --pid --mount)
   ! has_cgroup_namespaces || kinds+=(--cgroup)
   setsid unshare "${kinds[@]}" --fork --kill-child \
-    "$HERE/cluster" first-process --dir "$DIR" --profile "$PROFILE" </dev/null >>"$DIR/log/first.log" 2>&1 8>&- &
+    "$HERE/cluster" first-process --dir "$DIR" --profile "$PROFILE" --binary "$BINARY" --tag "$TAG" </dev/null >>"$DIR/log/first.log" 2>&1 8>&- &
   printf '%s\n' $! >"$DIR/pid/outer"
 }
 
@@ -66,7 +66,7 @@ is_ours() { is_running "$1" && tr '\0' ' ' <"/proc/$1/cmdline" | grep -qF "first
 require_cluster() {
   ! uses_existing || die "not possible with an existing cluster"
   cluster_runs || die "no cluster runs in $DIR" "tests/cluster/cluster up --dir $DIR"
-  PROFILE=$(<"$DIR/profile")
+  use_profile "$(<"$DIR/profile")"
 }
 
 pid_of() { cat "$DIR/pid/$1" 2>/dev/null || true; }
@@ -109,13 +109,16 @@ end_cluster() {
   outer=$(pid_of outer) first=$(pid_of first)
   if is_ours "$outer"; then kill -KILL "$outer"; fi
   wait_until 20 have_ended "$outer" "$first" || die "process $outer or $first does not end"
+  if [[ $(cat "$DIR/profile" 2>/dev/null) == node ]]; then
+    wait_until 10 remove_control_groups || die "something still runs in /sys/fs/cgroup/*/$(control_group)"
+  fi
   clear_state
 }
 
 have_ended() { ! is_ours "$1" && ! is_ours "$2"; }
 
 clear_state() {
-  rm -rf "$DIR"/{data,pki,pid,stopped,ready,profile,state.json} "$DIR"/*.kubeconfig
+  rm -rf --one-file-system "$DIR"/{data,pki,pid,stopped,ready,profile,state.json} "$DIR"/*.kubeconfig
   [[ ! -d $DIR/host-proc ]] || rmdir "$DIR/host-proc"
 }
 
@@ -126,7 +129,8 @@ status() {
   fi
   cluster_runs || { echo "nothing runs in $DIR" && return 3; }
   local part pid
-  echo "profile $(<"$DIR/profile") in $DIR, running since $(date -r "$DIR/ready" '+%F %T')"
+  use_profile "$(<"$DIR/profile")"
+  echo "profile $PROFILE in $DIR, running since $(date -r "$DIR/ready" '+%F %T')"
   for part in outer first "${PARTS[@]}"; do
     pid=$(pid_of "$part")
     printf '  %-12s %-8s %s\n' "$part" "$pid" "$(condition_of "$pid")"
@@ -181,8 +185,8 @@ print_environment() {
 
 # fault KIND PART
 fault() {
-  [[ " ${PARTS[*]} " == *" ${2:-none} "* ]] || die "unknown part '$2'" "parts: ${PARTS[*]}"
   require_cluster
+  [[ " ${PARTS[*]} " == *" ${2:-none} "* ]] || die "unknown part '$2'" "parts: ${PARTS[*]}"
   lock
   case $1 in
     stop) stop_part "$2" ;;

@@ -1,6 +1,14 @@
 # The command line of each part that runs. A run_NAME replaces its shell by the program.
 
-PARTS=(etcd apiserver controllers scheduler kwok)
+# The parts that run in a profile, in the order of their start.
+use_profile() {
+  PROFILE=$1
+  case $1 in
+    control-plane) PARTS=(etcd apiserver controllers scheduler kwok) ;;
+    node) PARTS=(containerd etcd apiserver controllers scheduler kubelet proxy gpus volumes dns) ;;
+    *) die "unknown profile $1" "profiles: control-plane, node" ;;
+  esac
+}
 
 run_etcd() {
   exec etcd --data-dir "$DIR/data/etcd" --unsafe-no-fsync --log-level warn \
@@ -74,6 +82,8 @@ wait_for_part() {
   case $1 in
     etcd) wait_until 20 port_is_open 2379 ;;
     apiserver) wait_until 60 apiserver_is_ready ;;
+    containerd) wait_until 60 containerd_answers ;;
+    dns) wait_until 60 dns_is_ready ;;
   esac
 }
 

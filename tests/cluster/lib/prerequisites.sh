@@ -1,7 +1,7 @@
 # What the machine has to bring: commands, root, kernel features.
 
-# Each needed command and the Debian package that brings it.
-needed_commands() {
+# Each command or file that a profile needs, and the Debian package that brings it.
+needed_by() {
   cat <<'TABLE'
 awk mawk
 find findutils
@@ -13,18 +13,49 @@ openssl openssl
 setsid util-linux
 unshare util-linux
 TABLE
+  [[ $1 != node ]] || cat <<'TABLE'
+/bin/busybox busybox-static
+/etc/ssl/certs/ca-certificates.crt ca-certificates
+/usr/bin/python3.11 python3.11
+/usr/include/seccomp.h libseccomp-dev
+/usr/include/stdio.h libc6-dev
+/usr/lib/cni/ptp containernetworking-plugins
+/usr/lib/python3/dist-packages/pip/__init__.py python3-pip
+/usr/lib/x86_64-linux-gnu/libpython3.11.so.1.0 libpython3.11
+gcc gcc
+ldd libc-bin
+nft nftables
+pkg-config pkg-config
+strip binutils
+TABLE
 }
 
+has_prerequisites() { [[ -z $(missing_for "$1") ]]; }
+
+missing_for() {
+  local needed package
+  while read -r needed package; do
+    is_there "$needed" || printf '%s ' "$needed"
+  done < <(needed_by "$1")
+}
+
+is_there() { if [[ $1 == /* ]]; then [[ -e $1 ]]; else command -v "$1" >/dev/null; fi; }
+
 check_prerequisites() {
-  local command package missing=() packages=()
-  while read -r command package; do
-    command -v "$command" >/dev/null && continue
-    missing+=("$command") packages+=("$package")
-  done < <(needed_commands)
-  if ((${#missing[@]} > 0)); then
-    install_packages "${missing[*]}" "${packages[@]}"
+  local profile=$1 missing
+  missing=$(missing_for "$profile")
+  if [[ -n $missing ]]; then
+    # shellcheck disable=SC2046 # one word for each package
+    install_packages "$missing" $(packages_of "$profile")
   fi
   check_go
+}
+
+packages_of() {
+  local needed package
+  while read -r needed package; do
+    is_there "$needed" || echo "$package"
+  done < <(needed_by "$1") | sort -u
 }
 
 install_packages() {

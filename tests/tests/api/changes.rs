@@ -126,6 +126,7 @@ async fn a_plan_is_what_acquire_would_make_and_makes_nothing() {
         [
             "Deployment",
             "Service",
+            "Service",
             "HorizontalPodAutoscaler",
             "PodMonitor",
             "PrometheusRule",

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use tempfile::TempDir;
 use tms_proto::v1;
 use tms_proto::v1::lease_service_client::LeaseServiceClient;
@@ -90,7 +90,7 @@ impl Server {
         let options = Options {
             url: format!("sqlite://{}", folder.path().join("tms.db").display()),
             password: None,
-            load_timeout: SignedDuration::from_mins(30),
+            deadlines: config.deadlines(),
             maximum_per_owner: wishes.maximum_per_owner,
         };
         let store = Store::open(&options, &clock).await.unwrap();
@@ -107,7 +107,7 @@ impl Server {
             stop: stop.clone(),
         };
         let listen = Listen { address: (Ipv4Addr::LOCALHOST, 0).into(), tls: wishes.tls };
-        let answering = answer(&listen, services).await.unwrap();
+        let answering = answer(&listen, None, services).await.unwrap();
         let address = answering.address();
         Self { store, clock, woken, stop, answering: Some(answering), address, _folder: folder }
     }

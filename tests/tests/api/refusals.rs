@@ -47,9 +47,9 @@ async fn every_fault_is_told_at_once() {
     InvalidArgument: a request id has 1 to 64 characters of printable ASCII; and 4 more faults
     error: INVALID_REQUEST (tms) rpc=Acquire
     field: request_id: a request id has 1 to 64 characters of printable ASCII
-    field: spec.lifetime: a lifetime cannot be negative
+    field: spec.lifetime: a duration cannot be negative
     field: spec.models[0].name: "/" is not a model name: 1 to 128 of A-Z a-z 0-9 _ . - are, beginning with a letter, a digit or an underscore
-    field: spec.models[0].uri: the uri has no scheme: write it in full, such as https://models.example.com/resnet.tar.gz
+    field: spec.models[0].uri: the uri has no scheme: write it in full, such as https://models.example.com/resnet.tar.gz or pvc://claim/resnet
     field: spec.labels["-"]: "-" is not a label key: at most 63 of A-Z a-z 0-9 _ . - are, with a letter or digit at both ends, after an optional domain and a slash
     "#);
     let listed = server.leases().await.list(v1::ListRequest::default()).await.unwrap().into_inner();
@@ -68,6 +68,19 @@ async fn autoscaling_that_the_administrator_did_not_enable_is_a_failed_precondit
     field: spec.autoscaling.metrics: no metric scales the lease and none may be chosen for it: the administrator has to set server.autoscaling.metrics.<metric>.allowed or .enabled to true for one of cpuUtilization, memoryUtilization, gpuUtilization, gpuMemoryUtilization, queueTime (server.autoscaling.metrics)
     precondition: CONFIGURATION server.autoscaling.enable: autoscaling asked, but the administrator has not enabled it (server.autoscaling.enable)
     precondition: CONFIGURATION server.autoscaling.metrics: no metric scales the lease and none may be chosen for it: the administrator has to set server.autoscaling.metrics.<metric>.allowed or .enabled to true for one of cpuUtilization, memoryUtilization, gpuUtilization, gpuMemoryUtilization, queueTime (server.autoscaling.metrics)
+    ");
+}
+
+#[tokio::test]
+async fn renewal_by_use_is_refused_where_nothing_is_observed() {
+    let server = Server::start().await;
+    let automatic_renewal = Some(v1::AutomaticRenewal::default());
+    let status = refused(&server, v1::LeaseSpec { automatic_renewal, ..spec(&["a"]) }).await;
+    assert_snapshot!(told(&status), @r"
+    FailedPrecondition: renewal by use asked, but what becomes of manifests is not observed, so that their use is unknown: renew the lease by hand (server.cluster.kind)
+    error: NOT_CONFIGURED (tms) keys=server.cluster.kind rpc=Acquire
+    field: spec.automatic_renewal: renewal by use asked, but what becomes of manifests is not observed, so that their use is unknown: renew the lease by hand (server.cluster.kind)
+    precondition: CONFIGURATION server.cluster.kind: renewal by use asked, but what becomes of manifests is not observed, so that their use is unknown: renew the lease by hand (server.cluster.kind)
     ");
 }
 

@@ -1,6 +1,7 @@
 //! A whole server, wired as the binary wires it, on SQLite and a folder of manifests.
 
 use std::net::Ipv4Addr;
+use std::num::NonZeroU16;
 use std::path::Path;
 
 use futures::StreamExt as _;
@@ -12,7 +13,10 @@ use tms_server::clock::{Clock, system_now};
 use tms_server::config::{ClusterKind, Config, Listen, Tls};
 use tms_server::serve::{self, ServeError};
 use tokio_util::sync::CancellationToken;
+use tonic::Code;
+use tonic::transport::Endpoint;
 use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
@@ -143,6 +147,24 @@ async fn the_address_file_holds_the_address_for_as_long_as_the_server_is_asked_t
     };
     let (served, ()) = within(async { tokio::join!(serving, asking) }).await;
     served.unwrap();
+}
+
+#[tokio::test]
+async fn who_speaks_no_tls_learns_of_health_and_of_nothing_else() {
+    let authority = Authority::new();
+    let folder = TempDir::new().unwrap();
+    let free = std::net::TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap().local_addr().unwrap();
+    let mut config = in_folder(folder.path());
+    config.listen = Listen { address: (Ipv4Addr::LOCALHOST, 0).into(), tls: Some(authority.server()) };
+    config.health_port = NonZeroU16::new(free.port());
+    let running = serve::start(&config, Clock::system()).await.unwrap();
+    let channel = Endpoint::from_shared(format!("http://127.0.0.1:{}", free.port())).unwrap();
+    let channel = channel.connect().await.unwrap();
+    let health = HealthClient::new(channel.clone()).check(HealthCheckRequest::default()).await.unwrap();
+    assert_eq!(health.into_inner().status(), ServingStatus::Serving);
+    let refused = LeaseServiceClient::new(channel).list(v1::ListRequest::default()).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unimplemented);
+    within(running.stop()).await;
 }
 
 #[tokio::test]

@@ -32,7 +32,7 @@ fn shown(cluster: &Cluster, namespace: &str) -> Vec<String> {
 }
 
 #[test]
-fn an_autoscaled_lease_becomes_ready_has_one_of_each_object_and_leaves_none() {
+fn an_autoscaled_lease_becomes_ready_has_all_its_objects_and_leaves_none() {
     on_the_cluster(|cluster, namespace, place| {
         let server = place.start();
         let person = server.person();
@@ -42,6 +42,8 @@ fn an_autoscaled_lease_becomes_ready_has_one_of_each_object_and_leaves_none() {
         assert_shows!(said.out.replace(namespace, "<namespace>"), @r"
         Lease <lease> is created and ends <when> (<time>)
         Lease <lease> is READY at tms-<lease>.<namespace>.svc (HTTP 8000, gRPC 8001)
+        Inside the cluster:  curl -i http://tms-<lease>.<namespace>.svc:8000/v2/models/resnet50/ready
+        From here:  tmsctl lease port-forward <short>
         ");
         let expected = [
             "deployment",
@@ -49,6 +51,7 @@ fn an_autoscaled_lease_becomes_ready_has_one_of_each_object_and_leaves_none() {
             "poddisruptionbudget",
             "podmonitor",
             "prometheusrule",
+            "service",
             "service",
         ];
         assert_eq!(shown(cluster, namespace), expected);

@@ -5,18 +5,11 @@ use std::path::Path;
 use crate::harness::{Person, Place, clean, ended, program};
 
 const QUICKSTART: &str = include_str!("../../../docs/quickstart.md");
-const RIGHTS: &str = include_str!("../../cluster/manifests/rights.yaml");
 
 /// Returns the blocks of a document in a language.
 fn blocks<'a>(document: &'a str, language: &str) -> Vec<&'a str> {
     let begin = format!("\n```{language}\n");
     document.split(&begin).skip(1).map(|rest| rest.split("```").next().unwrap()).collect()
-}
-
-/// Returns the rules of a role as its lines.
-fn rules(role: &str) -> Vec<&str> {
-    let after = role.split("rules:\n").nth(1).unwrap();
-    after.lines().take_while(|line| line.starts_with(['-', ' ']) && *line != "---").collect()
 }
 
 #[test]
@@ -51,10 +44,4 @@ fn the_refusal_of_the_quick_start_is_what_the_server_says() {
     let (line, told) = example.split_once('\n').unwrap();
     let said = server.person().tmsctl(line.strip_prefix("$ tmsctl ").unwrap());
     assert_eq!((said.code, said.err.as_str()), (1, told));
-}
-
-#[test]
-fn the_rights_of_the_quick_start_are_those_that_the_tests_give_to_the_server() {
-    let role = blocks(QUICKSTART, "yaml").into_iter().find(|block| block.contains("kind: Role")).unwrap();
-    assert_eq!(rules(role), rules(RIGHTS));
 }

@@ -106,7 +106,7 @@ fn wrong_words_are_told_what_would_be_right() {
     let server = place.start();
     let person = server.person();
     assert_shows!(person.tmsctl("lease create -m name=a,uri=models/a").whole(), @r"
-    fatal: the uri has no scheme: write it in full, such as https://models.example.com/resnet.tar.gz (spec.models[0].uri @ Acquire)
+    fatal: the uri has no scheme: write it in full, such as https://models.example.com/resnet.tar.gz or pvc://claim/resnet (spec.models[0].uri @ Acquire)
     hint: look at --model; `tmsctl server bounds` shows what this server allows
     exit 1
     ");

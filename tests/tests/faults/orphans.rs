@@ -28,7 +28,7 @@ fn objects_of_no_lease_are_removed_and_those_of_another_installation_stay() {
         until_gone(&world, &unseen).await;
 
         let objects = world.objects();
-        let theirs = objects.iter().filter(|object| object.ends_with(&foreign)).count();
+        let theirs = objects.iter().filter(|object| object.contains(&foreign)).count();
         assert_eq!(theirs, living.len(), "every object of another installation is left");
         assert!(living.iter().all(|object| objects.contains(object)), "so are those of the lease that lives");
         server.stop().await;
@@ -43,10 +43,10 @@ fn copy_id() -> String {
 fn copy(world: &World, cluster: &Cluster, id: &str, copy: &str, installation: Option<&str>) {
     let mut list = world.kubectl(&["get", KINDS, "--selector", &format!("tms.internal/lease-id={id}")]);
     for object in list["items"].as_array_mut().unwrap() {
-        let labels = object["metadata"]["labels"].clone();
-        object["metadata"] = json!({"name": format!("tms-{id}"), "labels": labels});
+        let (name, labels) = (object["metadata"]["name"].clone(), object["metadata"]["labels"].clone());
+        object["metadata"] = json!({"name": name, "labels": labels});
         object.as_object_mut().unwrap().remove("status");
-        if object["kind"] == "Service" {
+        if object["kind"] == "Service" && object["spec"]["clusterIP"] != "None" {
             let spec = object["spec"].as_object_mut().unwrap();
             spec.retain(|field, _| !field.starts_with("clusterIP"));
         }
@@ -61,7 +61,7 @@ fn copy(world: &World, cluster: &Cluster, id: &str, copy: &str, installation: Op
 
 async fn until_gone(world: &World, id: &str) {
     until(&format!("nothing of {id} is left"), 30, async || {
-        (!world.objects().iter().any(|object| object.ends_with(id))).then_some(())
+        (!world.objects().iter().any(|object| object.contains(id))).then_some(())
     })
     .await;
 }

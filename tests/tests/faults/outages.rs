@@ -124,7 +124,7 @@ fn leases_acquired_while_the_api_server_restarts_get_their_objects_once() {
         }
         restart.await.unwrap();
         until_ready(&server, &acquired).await;
-        assert_eq!(world.objects().len(), 6 * acquired.len());
+        assert_eq!(world.objects().len(), 7 * acquired.len());
         server.stop().await;
     });
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use tms_proto::v1::{BespokeTriton, LeaseSpec, Model, Toleration};
+use tms_proto::v1::{AutomaticRenewal, BespokeTriton, LeaseSpec, Model, Toleration};
 
 use super::{ScalingArguments, model, values};
 use crate::failure::Failure;
@@ -31,10 +31,26 @@ pub struct SpecArguments {
     labels: Vec<(String, String)>,
 
     #[command(flatten)]
+    renewal: RenewalArguments,
+
+    #[command(flatten)]
     scaling: ScalingArguments,
 
     #[command(flatten)]
     triton: TritonArguments,
+}
+
+/// How use renews the lease.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Automatic renewal options")]
+struct RenewalArguments {
+    /// Keep the lease alive while it is used, up to the administrator's longest lifetime
+    #[arg(long)]
+    auto_renew: bool,
+
+    /// How long the lease lives on after it was used, such as 30m [default: the administrator's]
+    #[arg(long, value_name = "DURATION", value_parser = values::duration)]
+    idle_window: Option<Duration>,
 }
 
 /// The Triton that serves the models.
@@ -92,7 +108,21 @@ impl SpecArguments {
             autoscaling: self.scaling.into_autoscaling()?,
             lifetime: self.lifetime.map(values::proto_duration).transpose()?,
             labels: values::labels(self.labels)?,
+            automatic_renewal: self.renewal.into_automatic_renewal()?,
         })
+    }
+}
+
+impl RenewalArguments {
+    fn into_automatic_renewal(self) -> Result<Option<AutomaticRenewal>, Failure> {
+        if !self.auto_renew && self.idle_window.is_some() {
+            return Err(Failure::usage(
+                "--idle-window says how use renews the lease, which is not asked for",
+            )
+            .hint("add --auto-renew"));
+        }
+        let idle_window = self.idle_window.map(values::proto_duration).transpose()?;
+        Ok(self.auto_renew.then_some(AutomaticRenewal { idle_window }))
     }
 }
 
@@ -196,6 +226,16 @@ mod tests {
             assert_eq!(failure.exit_code(), 2);
             assert!(failure.report().contains(name) && failure.report().contains("add --enable-autoscaling"));
         }
+    }
+
+    #[test]
+    fn renewal_by_use_is_asked_for_with_or_without_a_window() {
+        let window = |line| spec(line).unwrap().automatic_renewal.map(|renewal| renewal.idle_window);
+        assert_eq!(window(""), None);
+        assert_eq!(window("--auto-renew"), Some(None));
+        let ten_minutes = prost_types::Duration { seconds: 600, nanos: 0 };
+        assert_eq!(window("--auto-renew --idle-window 10m"), Some(Some(ten_minutes)));
+        assert!(spec("--idle-window 10m").unwrap_err().report().contains("add --auto-renew"));
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub fn lease() -> Lease {
     let ready = |name: &str| ModelStatus {
         name: name.into(),
         state: ModelState::Ready.into(),
-        message: String::new(),
+        ..ModelStatus::default()
     };
     Lease {
         id: "3f0a9c2d4b5e46f7a8b9c0d1e2f30415".into(),
@@ -34,7 +34,7 @@ pub fn lease() -> Lease {
         spec: Some(LeaseSpec {
             models: vec![
                 model("resnet50", "pvc://models/resnet50"),
-                model("ensemble", "s3://models/ensemble"),
+                model("ensemble", "https://models.example.com/ensemble.zip"),
             ],
             bespoke: Some(BespokeTriton {
                 image: "nvcr.io/nvidia/tritonserver:25.10-py3".into(),
@@ -57,6 +57,7 @@ pub fn lease() -> Lease {
             }),
             lifetime: Some(prost_types::Duration { seconds: 7_200, nanos: 0 }),
             labels: BTreeMap::from([("team".into(), "search".into())]),
+            automatic_renewal: None,
         }),
         state: LeaseState::Ready.into(),
         message: String::new(),
@@ -74,6 +75,7 @@ pub fn lease() -> Lease {
             grpc_port: 8001,
         }),
         active_metrics: BTreeMap::from([("queueTime".into(), 200_000), ("gpuUtilization".into(), 80)]),
+        last_used_at: None,
     }
 }
 

@@ -15,6 +15,7 @@ use super::calls::Calls;
 use crate::clock::system_now;
 use crate::cluster::ActError;
 use crate::domain::lease::{Happening, Lease, State};
+use crate::domain::life::EXPIRING_SOON;
 
 /// Announcements that may wait.
 const CAPACITY: usize = 1024;
@@ -57,7 +58,8 @@ impl Announcer {
 
     fn event(&self, lease: &Lease, uid: Option<String>, happening: &Happening) -> Event {
         let name = lease.id.object_name();
-        let is_bad = matches!(lease.state(), State::Degraded | State::Invalid);
+        let is_bad =
+            matches!(lease.state(), State::Degraded | State::Invalid) || happening.reason == EXPIRING_SOON;
         let deployment = ObjectReference {
             api_version: Some("apps/v1".to_owned()),
             kind: Some("Deployment".to_owned()),

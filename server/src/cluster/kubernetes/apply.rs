@@ -76,14 +76,14 @@ impl Kubernetes {
         planned: &Object,
         owner: Option<&str>,
     ) -> Result<Stamp, ActError> {
-        let name = lease.id.object_name();
+        let name = planned.kind.object_name(lease.id);
         let stamp = self.stamp(lease, planned.kind)?;
         if let Some(stamp) = stamp.as_ref().filter(|_| self.cache.covers(lease.id, planned, owner)) {
             return Ok(stamp.clone());
         }
         let mut object = planned.clone();
         if let Some(uid) = owner {
-            object.owned_by(&name, uid);
+            object.owned_by(&lease.id.object_name(), uid);
         }
         let metadata = &mut object.body["metadata"];
         match stamp {
@@ -144,7 +144,7 @@ impl Kubernetes {
         if stamp.is_deleting {
             return Ok(());
         }
-        let name = id.object_name();
+        let name = kind.object_name(id);
         let preconditions = Preconditions { uid: Some(stamp.uid.clone()), resource_version };
         // Only a Deployment owns something, and is to stay until that is gone.
         let propagation =
@@ -174,7 +174,7 @@ impl Kubernetes {
 
     /// Reads an object that is not what the cache says.
     async fn look_again(&self, id: LeaseId, kind: Kind) -> Result<(), ActError> {
-        let name = id.object_name();
+        let name = kind.object_name(id);
         let known = self.cache.stamp(id, kind);
         match self.calls.make(&format!("{} {name}", kind.as_str()), self.api(kind).get_opt(&name)).await? {
             Some(object) => self.cache.keep_named(id, kind, object),
@@ -190,7 +190,7 @@ impl Kubernetes {
     fn stamp(&self, lease: &Lease, kind: Kind) -> Result<Option<Stamp>, ActError> {
         let stamp = self.cache.stamp(lease.id, kind);
         if stamp.as_ref().is_some_and(|stamp| stamp.generation > lease.generation) {
-            let object = format!("{} {}", kind.as_str(), lease.id.object_name());
+            let object = format!("{} {}", kind.as_str(), kind.object_name(lease.id));
             return Err(ActError::Superseded { object });
         }
         Ok(stamp)

@@ -3,15 +3,17 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use jiff::Timestamp;
 use kube::api::{DynamicObject, TypeMeta};
 use serde_json::Value;
 
 use super::live::{DeploymentStatus, Stamp};
-use super::pods;
-use crate::domain::lease::{Lease, LeaseId, Replicas};
-use crate::domain::observed::{Objects, Observed, PodSeen};
+use super::pods::{Agent, Pods};
+use crate::domain::lease::{Lease, LeaseId, ModelReport, Replicas};
+use crate::domain::observed::{Objects, Observed};
 use crate::domain::plan::{self, INSTALLATION_LABEL, Kind, LEASE_LABEL, Object, Plan};
 
 /// What the watches have shown.
@@ -24,7 +26,7 @@ pub(super) struct Cache {
 #[derive(Default)]
 struct Seen {
     objects: BTreeMap<Kind, Live>,
-    pods: BTreeMap<String, PodSeen>,
+    pods: Pods,
     deployment: DeploymentStatus,
     /// The objects deleted last, as they were then, so that a late answer does not bring one back.
     gone: BTreeMap<Kind, Stamp>,
@@ -65,21 +67,28 @@ impl Cache {
         let key = self.key(subject, &object)?;
         let mut leases = self.lock();
         let seen = leases.entry(key.0).or_default();
-        let is_news = match subject {
-            Subject::Pods => seen.keep_pod(&key.2, object),
+        let is_news = match key.1 {
+            Subject::Pods => seen.pods.keep(&key.2, object),
             Subject::Object(kind) => seen.keep_object(kind, object),
         };
         Some((key, is_news))
     }
 
-    /// Returns the key of an object of this installation; objects of a lease are named after it.
+    /// Returns the key of an object of this installation; objects of a lease are named after it, so that the name tells
+    /// two of one resource apart.
     pub fn key(&self, subject: Subject, object: &DynamicObject) -> Option<Key> {
         let labels = object.metadata.labels.as_ref()?;
         let id: LeaseId = labels.get(LEASE_LABEL)?.parse().ok()?;
         let name = object.metadata.name.clone()?;
         let is_ours = labels.get(INSTALLATION_LABEL) == Some(&self.installation);
-        let is_named = subject == Subject::Pods || name == id.object_name();
-        (is_ours && is_named).then_some((id, subject, name))
+        let subject = match subject {
+            Subject::Pods => Subject::Pods,
+            Subject::Object(watched) => {
+                let mut kinds = Kind::ALL.into_iter().filter(|kind| kind.shares_resource(watched));
+                Subject::Object(kinds.find(|kind| kind.object_name(id) == name)?)
+            }
+        };
+        is_ours.then_some((id, subject, name))
     }
 
     /// Whether an object was seen and holds everything that its plan says.
@@ -116,7 +125,7 @@ impl Cache {
         let Some(seen) = leases.get_mut(id) else { return };
         match subject {
             Subject::Pods => {
-                seen.pods.remove(name);
+                seen.pods.forget(name);
             }
             Subject::Object(kind) => seen.forget_object(*kind, gone),
         }
@@ -133,16 +142,16 @@ impl Cache {
         }
     }
 
-    /// Returns the keys of everything of a subject, to be compared with a new list.
+    /// Returns the keys of everything that a watch of a subject sees, to be compared with a new list.
     pub fn keys(&self, subject: Subject) -> BTreeSet<Key> {
         let leases = self.lock();
         let names = |(id, seen): (&LeaseId, &Seen)| -> Vec<Key> {
             match subject {
-                Subject::Pods => seen.pods.keys().map(|name| (*id, subject, name.clone())).collect(),
-                Subject::Object(kind) if seen.objects.contains_key(&kind) => {
-                    vec![(*id, subject, id.object_name())]
+                Subject::Pods => seen.pods.names().map(|name| (*id, subject, name.clone())).collect(),
+                Subject::Object(watched) => {
+                    let kinds = seen.objects.keys().filter(|kind| kind.shares_resource(watched));
+                    kinds.map(|kind| (*id, Subject::Object(*kind), kind.object_name(*id))).collect()
                 }
-                Subject::Object(_) => Vec::new(),
             }
         };
         leases.iter().flat_map(names).collect()
@@ -178,8 +187,24 @@ impl Cache {
             objects: seen.compare(lease, plan),
             replicas: seen.deployment.replicas,
             deployment_fault: seen.deployment.fault.clone(),
-            pods: seen.pods.values().cloned().collect(),
+            pods: seen.pods.seen(),
         }
+    }
+
+    /// Returns the agent of a pod that is not ready yet, if it can be asked.
+    pub fn agent(&self, (id, _, name): &Key) -> Option<Agent> {
+        self.lock().get(id)?.pods.agent(name)
+    }
+
+    /// Keeps what the agent of a pod tells of its models, and returns whether a pass should look at its lease.
+    pub fn keep_models(&self, key: &Key, agent: &Agent, told: Vec<ModelReport>, now: Timestamp) -> bool {
+        let (id, _, name) = key;
+        self.lock().get_mut(id).is_some_and(|seen| seen.pods.keep_models(name, agent, told, now))
+    }
+
+    /// Returns the UID of each pod of a lease, and where it is reached if it serves.
+    pub fn serving(&self, id: LeaseId) -> Vec<(String, Option<IpAddr>)> {
+        self.lock().get(&id).map(|seen| seen.pods.serving()).unwrap_or_default()
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<LeaseId, Seen>> {
@@ -188,13 +213,6 @@ impl Cache {
 }
 
 impl Seen {
-    fn keep_pod(&mut self, name: &str, object: DynamicObject) -> bool {
-        let Some(pod) = pods::read(object) else {
-            return self.pods.remove(name).is_some();
-        };
-        self.pods.insert(name.to_owned(), pod.clone()).as_ref() != Some(&pod)
-    }
-
     fn keep_object(&mut self, kind: Kind, mut object: DynamicObject) -> bool {
         let stamp = Stamp::read(&object);
         let gone = self.gone.get(&kind).filter(|gone| gone.uid == stamp.uid);
@@ -384,6 +402,28 @@ mod tests {
         cache.forget(&key, Some(&Stamp::read(&deployment(id, 10, 0))));
         cache.keep_named(id, Kind::Deployment, deployment(id, 9, 0));
         assert_eq!(cache.kinds(id), []);
+    }
+
+    #[test]
+    fn one_watch_tells_the_two_services_of_a_lease_apart() {
+        let (cache, id) = (Cache::new("tms"), LeaseId::random());
+        let watched = Subject::Object(Kind::Service);
+        let service = |name: String| {
+            let mut service = deployment(id, 8, 0);
+            (service.metadata.uid, service.metadata.name) = (Some(name.clone()), Some(name));
+            service
+        };
+        let [plain, headless] =
+            [Kind::Service, Kind::HeadlessService].map(|kind| service(kind.object_name(id)));
+        let (key, _) = cache.keep(watched, plain.clone()).expect("it is ours");
+        let (headless_key, _) = cache.keep(watched, headless).expect("it is ours");
+        assert_eq!(cache.kinds(id), [Kind::Service, Kind::HeadlessService]);
+        assert_eq!(cache.keys(watched), BTreeSet::from([key.clone(), headless_key]));
+        assert_eq!(cache.keys(KEPT), BTreeSet::new());
+
+        cache.forget(&key, Some(&Stamp::read(&plain)));
+        assert_eq!(cache.kinds(id), [Kind::HeadlessService]);
+        assert!(cache.key(watched, &service(format!("{}-other", id.object_name()))).is_none());
     }
 
     #[test]

@@ -5,8 +5,11 @@ mod apply;
 mod cache;
 mod calls;
 mod discovery;
+mod http;
 mod live;
 mod pods;
+mod progress;
+mod usage;
 mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,23 +21,28 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, ApiResource};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
-use tokio::sync::watch as signal;
+use tokio::sync::{Semaphore, watch as signal};
 use tokio::task::JoinHandle;
 
 use self::announce::Announcer;
 use self::cache::{Cache, Subject};
 use self::calls::Calls;
 pub use self::calls::Limits;
+use self::progress::Followers;
 use self::watch::Listed;
 pub use self::watch::Wake;
-use super::{Act, ActError, Observe, Sight};
+use super::{Act, ActError, Measure, Observe, Sight};
 use crate::domain::capabilities::Capabilities;
 use crate::domain::lease::{Happening, Lease, LeaseId};
 use crate::domain::observed::Observed;
 use crate::domain::plan::{Kind, Plan};
+use crate::domain::usage::Served;
 
 /// The field manager of everything that TMS applies.
 pub const FIELD_MANAGER: &str = "tms";
+
+/// Tritons that are asked for their use at once.
+const LOOKS: usize = 32;
 
 /// Which cluster, and how to use it.
 #[derive(Clone, Debug)]
@@ -70,6 +78,9 @@ pub struct Kubernetes {
     installation: String,
     calls: Arc<Calls>,
     cache: Arc<Cache>,
+    followers: Arc<Followers>,
+    /// Bounds how many Tritons are asked for their use at once.
+    looks: Semaphore,
     announcer: Announcer,
     capabilities: signal::Sender<Capabilities>,
     wake: Wake,
@@ -107,6 +118,7 @@ impl Kubernetes {
         config.connect_timeout = Some(options.limits.timeout);
         let client = Client::try_from(config)?;
         let calls = Arc::new(Calls::new(options.limits));
+        let cache = Arc::new(Cache::new(&options.installation));
         Ok(Self {
             announcer: Announcer::start(
                 client.clone(),
@@ -114,7 +126,9 @@ impl Kubernetes {
                 &options.installation,
                 Arc::clone(&calls),
             ),
-            cache: Arc::new(Cache::new(&options.installation)),
+            followers: Arc::new(Followers::new(Arc::clone(&cache), Arc::clone(&wake))),
+            looks: Semaphore::new(LOOKS),
+            cache,
             client,
             namespace: options.namespace,
             installation: options.installation,
@@ -131,6 +145,8 @@ impl Kubernetes {
         let is_served = |kind: &Kind| match kind {
             Kind::PodMonitor => capabilities.pod_monitor,
             Kind::PrometheusRule => capabilities.prometheus_rule,
+            // The watch of Services sees it.
+            Kind::HeadlessService => false,
             Kind::Deployment | Kind::Service | Kind::HorizontalPodAutoscaler | Kind::PodDisruptionBudget => {
                 true
             }
@@ -147,8 +163,12 @@ impl Kubernetes {
     fn watch(&self, subject: Subject, resource: &ApiResource) -> Watching {
         let api = Api::namespaced_with(self.client.clone(), &self.namespace, resource);
         let (sender, listed) = signal::channel(Listed::NotYet);
-        let (installation, cache) = (self.installation.clone(), Arc::clone(&self.cache));
-        let follow = watch::follow(subject, api, installation, cache, Arc::clone(&self.wake), sender);
+        let told = watch::Told {
+            cache: Arc::clone(&self.cache),
+            followers: Arc::clone(&self.followers),
+            wake: Arc::clone(&self.wake),
+        };
+        let follow = watch::follow(subject, api, self.installation.clone(), told, sender);
         Watching { listed, task: tokio::spawn(follow) }
     }
 
@@ -212,6 +232,12 @@ impl Observe for Kubernetes {
 
     fn capabilities(&self) -> Capabilities {
         self.capabilities.borrow().clone()
+    }
+}
+
+impl Measure for Kubernetes {
+    fn served(&self, id: LeaseId) -> BoxFuture<'_, Vec<Served>> {
+        Box::pin(self.ask_served(id))
     }
 }
 

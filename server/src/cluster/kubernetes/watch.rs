@@ -11,6 +11,7 @@ use tokio::sync::watch;
 
 use super::cache::{Cache, Key, Subject};
 use super::live::Stamp;
+use super::progress::Followers;
 use crate::domain::lease::LeaseId;
 use crate::domain::plan::INSTALLATION_LABEL;
 
@@ -31,14 +32,43 @@ const PAGE: u32 = 20;
 /// Who is told that a lease needs a look.
 pub type Wake = Arc<dyn Fn(LeaseId) + Send + Sync>;
 
+/// Who is told of what a watch shows.
+pub(super) struct Told {
+    pub cache: Arc<Cache>,
+    pub followers: Arc<Followers>,
+    pub wake: Wake,
+}
+
+impl Told {
+    fn keep(&self, subject: Subject, object: DynamicObject) -> Option<Key> {
+        let (key, is_news) = self.cache.keep(subject, object)?;
+        self.follow(&key);
+        if is_news {
+            (self.wake)(key.0);
+        }
+        Some(key)
+    }
+
+    fn forget(&self, key: &Key, gone: Option<&Stamp>) {
+        self.cache.forget(key, gone);
+        self.follow(key);
+        (self.wake)(key.0);
+    }
+
+    fn follow(&self, key: &Key) {
+        if key.1 == Subject::Pods {
+            self.followers.look(key);
+        }
+    }
+}
+
 /// Follows everything of a subject that carries our installation's label, for ever. Says through `listed` that the
 /// first list is complete.
 pub(super) async fn follow(
     subject: Subject,
     api: Api<DynamicObject>,
     installation: String,
-    cache: Arc<Cache>,
-    wake: Wake,
+    told: Told,
     listed: watch::Sender<Listed>,
 ) {
     let config =
@@ -52,7 +82,7 @@ pub(super) async fn follow(
                 if std::mem::take(&mut is_broken) {
                     tracing::info!(?subject, "the watch works again");
                 }
-                note(event, subject, &cache, &wake, &mut fresh, &listed);
+                note(event, subject, &told, &mut fresh, &listed);
             }
             Err(error) => {
                 if *listed.borrow() != Listed::Complete {
@@ -70,43 +100,31 @@ pub(super) async fn follow(
 fn note(
     event: Event<DynamicObject>,
     subject: Subject,
-    cache: &Cache,
-    wake: &Wake,
+    told: &Told,
     fresh: &mut BTreeSet<Key>,
     listed: &watch::Sender<Listed>,
 ) {
     match event {
         Event::Init => fresh.clear(),
         Event::InitApply(object) => {
-            if let Some((key, is_news)) = cache.keep(subject, object) {
-                wake_if(is_news, wake, key.0);
+            if let Some(key) = told.keep(subject, object) {
                 fresh.insert(key);
             }
         }
         Event::InitDone => {
-            for key in cache.keys(subject).difference(fresh) {
-                cache.forget(key, None);
-                wake(key.0);
+            for key in told.cache.keys(subject).difference(fresh) {
+                told.forget(key, None);
             }
             fresh.clear();
             listed.send_replace(Listed::Complete);
         }
         Event::Apply(object) => {
-            if let Some((key, is_news)) = cache.keep(subject, object) {
-                wake_if(is_news, wake, key.0);
-            }
+            told.keep(subject, object);
         }
         Event::Delete(object) => {
-            if let Some(key) = cache.key(subject, &object) {
-                cache.forget(&key, Some(&Stamp::read(&object)));
-                wake(key.0);
+            if let Some(key) = told.cache.key(subject, &object) {
+                told.forget(&key, Some(&Stamp::read(&object)));
             }
         }
-    }
-}
-
-fn wake_if(is_news: bool, wake: &Wake, id: LeaseId) {
-    if is_news {
-        wake(id);
     }
 }

@@ -1,22 +1,17 @@
 //! What a request for a lease, or for a change of one, becomes within the bounds.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use jiff::SignedDuration;
 
 use super::findings::{Findings, are, entry, quoted};
-use super::names::{is_own, model_name_fault, uri_fault};
+use super::names::is_own;
 use super::placement::check_label;
-use super::{Accepted, AutoscalingRequest, Bounds, Request, Violation, autoscaling, triton};
-use crate::domain::lease::{Lease, LifetimeBounds, Model, Spec, Triton};
+use super::{Accepted, AutoscalingRequest, Bounds, Request, Violation, autoscaling, models, triton};
+use crate::domain::lease::{AutomaticRenewal, Lease, LifetimeBounds, Model, Spec, Triton};
 use crate::domain::life::Update;
 use crate::domain::scaling::Scaling;
 
-/// Most models of a lease.
-const MOST_MODELS: usize = 64;
-/// Most bytes of the names and uris of all models as JSON: they travel in one environment variable, and Linux starts no
-/// program with one of 128 KiB.
-const MOST_MODEL_BYTES: usize = 64 * 1024;
 /// Most labels of a lease.
 const MOST_LABELS: usize = 32;
 /// Words by which an image or the uri of a model shows a back end that queues requests by itself.
@@ -26,18 +21,23 @@ const OWN_QUEUES: [&str; 4] = ["vllm", "trtllm", "tensorrt_llm", "tensorrtllm"];
 /// `AcquireRequest` and `PlanRequest`.
 pub fn grant(request: &Request, bounds: &Bounds) -> Result<Accepted<Spec>, Vec<Violation>> {
     let mut findings = Findings::default();
-    let models = models(&request.models, &mut findings);
+    let models = models::granted(&request.models, bounds, &mut findings);
     let triton = triton::granted(&request.triton, bounds, &mut findings);
     let wishes = Wishes { autoscaling: request.autoscaling.as_ref(), replicas: request.replicas };
-    let scaling = scaling("spec.", &wishes, &models, &triton, bounds, &mut findings);
+    let scaling = scaling("spec.", &wishes, &models, &triton, bounds, &mut findings)
+        .unwrap_or(Scaling::Fixed { replicas: 1 });
+    models::check_sharing(&models, &scaling, &bounds.repositories, &mut findings);
     let lifetime = lifetime(request.lifetime, &bounds.lifetime, &mut findings);
     check_labels("spec.labels", &request.labels, &mut findings);
+    let automatic_renewal =
+        request.automatic_renewal.and_then(|wish| automatic_renewal(wish.idle_window, bounds, &mut findings));
     findings.conclude(Spec {
         models,
         triton,
-        scaling: scaling.unwrap_or(Scaling::Fixed { replicas: 1 }),
+        scaling,
         lifetime,
         labels: request.labels.clone(),
+        automatic_renewal,
     })
 }
 
@@ -53,6 +53,9 @@ pub fn grant_update(
     let mut findings = Findings::default();
     let wishes = Wishes { autoscaling, replicas };
     let scaling = scaling("", &wishes, &lease.spec.models, &lease.spec.triton, bounds, &mut findings);
+    if let Some(scaling) = &scaling {
+        models::check_replicas(&lease.spec.models, scaling, &bounds.repositories, &mut findings);
+    }
     if let Some(labels) = labels {
         check_labels("labels.labels", labels, &mut findings);
     }
@@ -63,46 +66,6 @@ pub fn grant_update(
 struct Wishes<'a> {
     autoscaling: Option<&'a AutoscalingRequest>,
     replicas: Option<u32>,
-}
-
-fn models(asked: &[(String, String)], findings: &mut Findings) -> Vec<Model> {
-    const FIELD: &str = "spec.models";
-    if asked.is_empty() {
-        findings.refuse(FIELD, format!("no model asked, 1 to {MOST_MODELS} are allowed"));
-    }
-    if asked.len() > MOST_MODELS {
-        findings.refuse(FIELD, format!("{} models asked, 1 to {MOST_MODELS} are allowed", asked.len()));
-    }
-    let bytes: usize = asked.iter().map(|(name, uri)| length_in_json(name) + length_in_json(uri)).sum();
-    if bytes > MOST_MODEL_BYTES {
-        findings.refuse(
-            FIELD,
-            format!("names and uris of {bytes} bytes asked, at most {MOST_MODEL_BYTES} are allowed in all"),
-        );
-    }
-    let mut first_index = HashMap::new();
-    for (index, (name, uri)) in asked.iter().take(MOST_MODELS).enumerate() {
-        let field = format!("{FIELD}[{index}]");
-        if let Some(fault) = model_name_fault(name) {
-            findings.refuse(format!("{field}.name"), format!("{} {fault}", quoted(name)));
-        }
-        let first = *first_index.entry(name).or_insert(index);
-        if first != index {
-            findings.refuse(
-                format!("{field}.name"),
-                format!("{} is the name of {FIELD}[{first}] already, each model needs its own", quoted(name)),
-            );
-        }
-        if let Some(fault) = uri_fault(uri) {
-            // A uri with credentials must not come back in a message that may be logged.
-            findings.refuse(format!("{field}.uri"), format!("the uri {fault}"));
-        }
-    }
-    asked.iter().map(|(name, uri)| Model { name: name.clone(), uri: uri.clone() }).collect()
-}
-
-fn length_in_json(text: &str) -> usize {
-    serde_json::Value::from(text).to_string().len()
 }
 
 fn scaling(
@@ -174,6 +137,31 @@ fn lifetime(
     let message = format!("a lifetime of {lifetime:#} asked, {minimum:#} to {maximum:#} is allowed");
     findings.refuse_by(key, "spec.lifetime", message);
     lifetime
+}
+
+fn automatic_renewal(
+    asked: Option<SignedDuration>,
+    bounds: &Bounds,
+    findings: &mut Findings,
+) -> Option<AutomaticRenewal> {
+    const FIELD: &str = "spec.automatic_renewal";
+    const LOOKS_KEY: &str = "server.leases.automaticRenewal.lookInterval";
+    let Some(renewal) = bounds.automatic_renewal else {
+        let why = "renewal by use asked, but what becomes of manifests is not observed, so that their use is unknown: renew \
+                   the lease by hand";
+        findings.refuse_until("server.cluster.kind", FIELD, why);
+        return None;
+    };
+    let idle_window = asked.unwrap_or(renewal.default_idle_window.min(bounds.lifetime.maximum));
+    let (shortest, longest) = (renewal.minimum_idle_window(), bounds.lifetime.maximum);
+    let key = match idle_window {
+        short if short < shortest => LOOKS_KEY,
+        long if long > longest => "server.leases.maximumLifetime",
+        _ => return Some(AutomaticRenewal { idle_window }),
+    };
+    let message = format!("an idle window of {idle_window:#} asked, {shortest:#} to {longest:#} is allowed");
+    findings.refuse_by(key, format!("{FIELD}.idle_window"), message);
+    None
 }
 
 fn check_labels(field: &str, labels: &BTreeMap<String, String>, findings: &mut Findings) {

@@ -6,6 +6,7 @@ mod behavior;
 mod findings;
 mod grant;
 pub(crate) mod image;
+mod models;
 pub(crate) mod names;
 mod placement;
 mod request;
@@ -15,11 +16,15 @@ mod triton;
 
 use std::collections::BTreeMap;
 
+use jiff::SignedDuration;
+
 pub use self::grant::{grant, grant_update};
 pub use self::request::{
-    AutoscalingRequest, BehaviorRequest, MetricRequest, Request, ScalingRulesRequest, TritonRequest,
+    AutomaticRenewalRequest, AutoscalingRequest, BehaviorRequest, MetricRequest, Request,
+    ScalingRulesRequest, TritonRequest,
 };
 use super::lease::LifetimeBounds;
+use super::repositories::Repositories;
 use super::scaling::{Behavior, MetricName};
 
 /// What leases may ask for, as the administrator decided.
@@ -31,8 +36,32 @@ pub struct Bounds {
     pub lifetime: LifetimeBounds,
     /// Resources of a replica.
     pub resources: ResourceBounds,
+    /// Places that models come from.
+    pub repositories: Repositories,
     /// Triton image of a lease that names none.
     pub default_image: String,
+    /// Renewal by use; `None` where nothing of a lease's use can be seen.
+    pub automatic_renewal: Option<RenewalBounds>,
+}
+
+/// Bounds on how use renews a lease. Its ceiling is the longest lifetime.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RenewalBounds {
+    /// Idle window of a lease that names none.
+    pub default_idle_window: SignedDuration,
+    /// Time between two looks at all leases that asked for it.
+    pub look_interval: SignedDuration,
+}
+
+impl RenewalBounds {
+    /// Looks that fit into the shortest idle window: one may find nothing because the server has just started, and one may
+    /// fail.
+    const LOOKS: i32 = 3;
+
+    /// Shortest idle window.
+    pub fn minimum_idle_window(&self) -> SignedDuration {
+        self.look_interval.saturating_mul(Self::LOOKS)
+    }
 }
 
 /// Bounds on autoscaling; its fields satisfy the administrator's rules A1 to A15.

@@ -21,6 +21,15 @@ pub struct Request {
     pub lifetime: Option<SignedDuration>,
     /// Labels.
     pub labels: BTreeMap<String, String>,
+    /// Renewal by use.
+    pub automatic_renewal: Option<AutomaticRenewalRequest>,
+}
+
+/// Wishes for renewal by use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AutomaticRenewalRequest {
+    /// How long the lease lives on after it was used.
+    pub idle_window: Option<SignedDuration>,
 }
 
 /// Wishes for the Triton of a lease; empty strings are absent.

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
-    Capabilities, Container, ContainerPort, EnvVar, HTTPGetAction, Lifecycle, LifecycleHandler, Probe,
-    ResourceRequirements, SecurityContext, SleepAction, VolumeMount,
+    Capabilities, Container, ContainerPort, EnvVar, EnvVarSource, HTTPGetAction, Lifecycle, LifecycleHandler,
+    ObjectFieldSelector, Probe, ResourceRequirements, SecurityContext, SleepAction,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use super::{Settings, TRITON_GRPC, TRITON_HTTP, int, non_empty};
+use super::storage::{self, Storage};
+use super::{Settings, TRITON_GRPC, TRITON_HTTP, int};
 use crate::domain::lease::{LeaseId, Spec, Triton};
 
 /// Name of Triton's container.
@@ -20,33 +21,35 @@ pub(super) const HTTP_PORT: &str = "http";
 pub(super) const GRPC_PORT: &str = "grpc";
 /// Name of Triton's port for metrics.
 pub(super) const METRICS_PORT: &str = "metrics";
-/// Volume of the models.
-pub(super) const MODELS: &str = "models";
-/// Volume behind /dev/shm.
-pub(super) const SHARED_MEMORY: &str = "shm";
-/// Volume behind /tmp.
-pub(super) const TMP: &str = "tmp";
-
-/// Where both containers see the models.
-const REPOSITORY: &str = "/models";
 /// Name of the agent's container and of its port.
 const AGENT: &str = "agent";
 /// Variable that gives the agent the models, as JSON in the order in which they are loaded.
 const MODELS_VARIABLE: &str = "TMS_MODELS";
+/// Variable with the key that opens Triton's repository API to the agent alone, lest clients unload each other's models.
+const KEY_VARIABLE: &str = "TMS_REPOSITORY_KEY";
+/// Header that carries the key.
+const KEY_HEADER: &str = "tms-key";
 /// Seconds between two looks at the agent.
 const AGENT_PERIOD_SECONDS: u32 = 2;
 /// Connections are closed after this time, so that clients find the replicas that were added meanwhile.
 const CONNECTION_AGE_MS: u32 = 300_000;
 
 /// Returns the agent: a native sidecar, so that Triton starts only when the models are laid out.
-pub(super) fn agent(id: LeaseId, spec: &Spec, settings: &Settings) -> Container {
-    let models = serde_json::to_string_pretty(&spec.models).expect("names and uris are JSON");
+pub(super) fn agent(id: LeaseId, storage: &Storage<'_>, settings: &Settings) -> Container {
+    let repositories = &settings.repositories;
+    let mut environment = variables([(MODELS_VARIABLE, storage.models_as_json().as_str())]);
+    environment.push(repository_key());
+    environment.extend(variables([
+        ("TMS_MAXIMUM_BYTES", repositories.maximum_bytes.to_string().as_str()),
+        ("TMS_ALLOW_HTTP", if repositories.allows_http { "true" } else { "false" }),
+    ]));
+    environment.extend(storage.trust());
     Container {
         name: AGENT.to_owned(),
         image: Some(settings.server_image.clone()),
         restart_policy: Some("Always".to_owned()),
         args: Some(vec!["agent".to_owned(), format!("--lease={id}")]),
-        env: Some(variables([(MODELS_VARIABLE, models.as_str())])),
+        env: Some(environment),
         ports: Some(vec![port(AGENT, 8010)]),
         resources: Some(ResourceRequirements {
             requests: Some(quantities([("cpu", "50m"), ("memory", "64Mi")])),
@@ -64,18 +67,18 @@ pub(super) fn agent(id: LeaseId, spec: &Spec, settings: &Settings) -> Container 
         }),
         security_context: Some(SecurityContext { read_only_root_filesystem: Some(true), ..restricted() }),
         termination_message_policy: Some("File".to_owned()),
-        volume_mounts: Some(vec![mount(MODELS, REPOSITORY)]),
+        volume_mounts: Some(storage.mounts_of_agent()),
         ..Container::default()
     }
 }
 
 /// Returns Triton, which starts without models and is given them by the agent.
-pub(super) fn triton(spec: &Spec, settings: &Settings) -> Container {
+pub(super) fn triton(spec: &Spec, storage: &Storage<'_>, settings: &Settings) -> Container {
     Container {
         name: TRITON.to_owned(),
         image: Some(spec.triton.image.clone()),
         args: Some(arguments(&spec.triton, settings)),
-        env: non_empty(environment(&spec.triton)),
+        env: Some(environment(&spec.triton)),
         ports: Some(vec![
             port(HTTP_PORT, TRITON_HTTP.into()),
             port(GRPC_PORT, TRITON_GRPC.into()),
@@ -103,23 +106,22 @@ pub(super) fn triton(spec: &Spec, settings: &Settings) -> Container {
         }),
         lifecycle: pre_stop(settings),
         security_context: Some(restricted()),
-        volume_mounts: Some(vec![
-            VolumeMount { read_only: Some(true), ..mount(MODELS, REPOSITORY) },
-            mount(SHARED_MEMORY, "/dev/shm"),
-            mount(TMP, "/tmp"),
-        ]),
+        volume_mounts: Some(storage.mounts_of_triton()),
         ..Container::default()
     }
 }
 
 fn arguments(triton: &Triton, settings: &Settings) -> Vec<String> {
+    let key = format!("model-repository:{KEY_HEADER}=$({KEY_VARIABLE})");
     let mut arguments = vec![
         "tritonserver".to_owned(),
-        format!("--model-repository={REPOSITORY}"),
+        format!("--model-repository={}", storage::REPOSITORY),
         "--model-control-mode=explicit".to_owned(),
         "--strict-readiness=true".to_owned(),
         format!("--exit-timeout-secs={}", settings.exit_timeout_seconds),
         format!("--grpc-max-connection-age={CONNECTION_AGE_MS}"),
+        format!("--http-restricted-api={key}"),
+        format!("--grpc-restricted-protocol={key}"),
     ];
     if triton.gpus == 0 {
         arguments.push("--allow-gpu-metrics=false".to_owned());
@@ -134,7 +136,21 @@ fn environment(triton: &Triton) -> Vec<EnvVar> {
         // CUDA images ask for every GPU of a node whose default runtime is NVIDIA's.
         environment.insert("NVIDIA_VISIBLE_DEVICES", "void");
     }
-    variables(environment)
+    let mut variables = variables(environment);
+    variables.push(repository_key());
+    variables
+}
+
+/// The UID of the pod: random, known to the pod and to those who may read pods, and no Secret that somebody has to keep.
+fn repository_key() -> EnvVar {
+    EnvVar {
+        name: KEY_VARIABLE.to_owned(),
+        value: None,
+        value_from: Some(EnvVarSource {
+            field_ref: Some(ObjectFieldSelector { api_version: None, field_path: "metadata.uid".to_owned() }),
+            ..EnvVarSource::default()
+        }),
+    }
 }
 
 /// Returns variables that arrive word for word: Kubernetes would replace `$(NAME)` and halve `$$`.
@@ -188,10 +204,6 @@ fn probe(port: &str, path: &str) -> Probe {
 
 fn port(name: &str, number: i32) -> ContainerPort {
     ContainerPort { name: Some(name.to_owned()), container_port: number, ..ContainerPort::default() }
-}
-
-fn mount(volume: &str, path: &str) -> VolumeMount {
-    VolumeMount { name: volume.to_owned(), mount_path: path.to_owned(), ..VolumeMount::default() }
 }
 
 fn quantities<const N: usize>(pairs: [(&str, &str); N]) -> BTreeMap<String, Quantity> {

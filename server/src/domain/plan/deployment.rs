@@ -4,14 +4,13 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment};
 use k8s_openapi::api::core::v1::{
-    EmptyDirVolumeSource, LocalObjectReference, PodSecurityContext, PodSpec, PodTemplateSpec, SeccompProfile,
-    Toleration, Volume,
+    LocalObjectReference, PodSecurityContext, PodSpec, PodTemplateSpec, SeccompProfile, Toleration,
 };
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::{Value, json};
 
+use super::storage::Storage;
 use super::{GENERATION_ANNOTATION, Kind, Object, Settings, containers, int, labels, non_empty};
 use crate::domain::lease::{self, Lease, LeaseId, Spec};
 use crate::domain::scaling::Scaling;
@@ -24,11 +23,10 @@ const START_SECONDS: u32 = 600;
 const SPARE_SECONDS: u32 = 15;
 /// User and group that Triton's image brings along.
 const TRITON_USER: i64 = 1000;
-/// Bounds what backends and cloud libraries may leave on a node's disk.
-const TMP_SIZE: &str = "50Gi";
 
 /// Returns the Deployment that is stored with a lease: everything but its replicas, its generation and the lease's labels.
 pub fn render(id: LeaseId, namespace: &str, spec: &Spec, settings: &Settings) -> Value {
+    let storage = Storage::of(&spec.models, &settings.repositories);
     let deployment = Deployment {
         metadata: ObjectMeta {
             name: Some(id.object_name()),
@@ -40,14 +38,14 @@ pub fn render(id: LeaseId, namespace: &str, spec: &Spec, settings: &Settings) ->
         spec: Some(DeploymentSpec {
             progress_deadline_seconds: Some(int(settings.load_timeout_seconds.saturating_add(START_SECONDS))),
             selector: labels::selector(id),
-            strategy: Some(strategy(spec)),
+            strategy: Some(strategy(spec, &storage)),
             template: PodTemplateSpec {
                 metadata: Some(ObjectMeta {
                     labels: Some(labels::stored(id, settings)),
                     annotations: annotations(settings),
                     ..ObjectMeta::default()
                 }),
-                spec: Some(pod(id, spec, settings)),
+                spec: Some(pod(id, spec, &storage, settings)),
             },
             ..DeploymentSpec::default()
         }),
@@ -81,9 +79,10 @@ fn annotations(settings: &Settings) -> Option<BTreeMap<String, String>> {
     Some(settings.custom_annotations.clone()).filter(|annotations| !annotations.is_empty())
 }
 
-fn strategy(spec: &Spec) -> DeploymentStrategy {
-    // A pod beyond the replicas needs a GPU that nobody uses; where there is none, the rollout would hang.
-    let (max_surge, max_unavailable) = if spec.triton.gpus > 0 { (0, 1) } else { (1, 0) };
+fn strategy(spec: &Spec, storage: &Storage<'_>) -> DeploymentStrategy {
+    // A pod beyond the replicas needs a GPU that nobody uses, or a claim that another node holds: the rollout would hang.
+    let is_scarce = spec.triton.gpus > 0 || storage.is_for_one_node;
+    let (max_surge, max_unavailable) = if is_scarce { (0, 1) } else { (1, 0) };
     DeploymentStrategy {
         type_: Some("RollingUpdate".to_owned()),
         rolling_update: Some(RollingUpdateDeployment {
@@ -93,15 +92,15 @@ fn strategy(spec: &Spec) -> DeploymentStrategy {
     }
 }
 
-fn pod(id: LeaseId, spec: &Spec, settings: &Settings) -> PodSpec {
+fn pod(id: LeaseId, spec: &Spec, storage: &Storage<'_>, settings: &Settings) -> PodSpec {
     PodSpec {
         automount_service_account_token: Some(false),
         enable_service_links: Some(false),
         image_pull_secrets: non_empty(
             settings.pull_secrets.iter().map(|name| LocalObjectReference { name: name.clone() }).collect(),
         ),
-        init_containers: Some(vec![containers::agent(id, spec, settings)]),
-        containers: vec![containers::triton(spec, settings)],
+        init_containers: Some(vec![containers::agent(id, storage, settings)]),
+        containers: vec![containers::triton(spec, storage, settings)],
         node_selector: Some(spec.triton.node_selector.clone()).filter(|labels| !labels.is_empty()),
         security_context: Some(PodSecurityContext {
             run_as_non_root: Some(true),
@@ -116,7 +115,7 @@ fn pod(id: LeaseId, spec: &Spec, settings: &Settings) -> PodSpec {
         }),
         termination_grace_period_seconds: Some(grace_period(settings)),
         tolerations: non_empty(tolerations(spec)),
-        volumes: Some(volumes(spec)),
+        volumes: Some(storage.volumes(&spec.triton)),
         ..PodSpec::default()
     }
 }
@@ -145,20 +144,4 @@ fn toleration(asked: &lease::Toleration) -> Toleration {
         effect: given(&asked.effect),
         toleration_seconds: asked.toleration_seconds,
     }
-}
-
-fn volumes(spec: &Spec) -> Vec<Volume> {
-    let volume = |name: &str, medium: Option<&str>, size: Option<&str>| Volume {
-        name: name.to_owned(),
-        empty_dir: Some(EmptyDirVolumeSource {
-            medium: medium.map(str::to_owned),
-            size_limit: size.map(|size| Quantity(size.to_owned())),
-        }),
-        ..Volume::default()
-    };
-    vec![
-        volume(containers::MODELS, None, None),
-        volume(containers::SHARED_MEMORY, Some("Memory"), Some(&spec.triton.shared_memory)),
-        volume(containers::TMP, None, Some(TMP_SIZE)),
-    ]
 }

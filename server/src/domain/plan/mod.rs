@@ -10,6 +10,7 @@ mod metrics;
 mod monitor;
 mod rules;
 mod service;
+mod storage;
 mod yaml;
 
 #[cfg(test)]
@@ -25,7 +26,8 @@ pub use self::deployment::render;
 pub use self::yaml::to_yaml;
 use super::bounds::{GpuSource, Provider};
 use super::capabilities::Capabilities;
-use super::lease::Lease;
+use super::lease::{Lease, LeaseId};
+use super::repositories::Repositories;
 use super::scaling::Scaling;
 
 /// Label that carries the lease id.
@@ -59,6 +61,8 @@ pub struct Settings {
     pub pod_monitor_labels: BTreeMap<String, String>,
     /// Labels put on PrometheusRules.
     pub rule_labels: BTreeMap<String, String>,
+    /// Places that models come from.
+    pub repositories: Repositories,
     /// Where the autoscaler gets its numbers.
     pub provider: Provider,
     /// Where GPU figures come from.
@@ -102,6 +106,8 @@ pub enum Kind {
     Deployment,
     /// v1
     Service,
+    /// v1: the Service without an address of its own, for clients that choose replicas by themselves
+    HeadlessService,
     /// autoscaling/v2
     HorizontalPodAutoscaler,
     /// monitoring.coreos.com/v1
@@ -125,6 +131,7 @@ pub fn plan(lease: &Lease, settings: &Settings, capabilities: &Capabilities) -> 
         .and_then(|wanted| rules::rules(lease, wanted, settings));
     let dependents = [
         Some(service::service(lease, settings)),
+        Some(service::headless(lease, settings)),
         autoscaler,
         monitor,
         rules,
@@ -160,20 +167,44 @@ impl Object {
 
 impl Kind {
     /// Every kind, in the order in which they are applied.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Deployment,
         Self::Service,
+        Self::HeadlessService,
         Self::HorizontalPodAutoscaler,
         Self::PodMonitor,
         Self::PrometheusRule,
         Self::PodDisruptionBudget,
     ];
 
+    /// Name of the object of this kind of a lease.
+    pub fn object_name(self, id: LeaseId) -> String {
+        format!("{}{}", id.object_name(), self.suffix())
+    }
+
+    /// What the name of an object has after that of its lease, so that no two objects share kind and name.
+    pub fn suffix(self) -> &'static str {
+        match self {
+            Self::HeadlessService => "-headless",
+            Self::Deployment
+            | Self::Service
+            | Self::HorizontalPodAutoscaler
+            | Self::PodMonitor
+            | Self::PrometheusRule
+            | Self::PodDisruptionBudget => "",
+        }
+    }
+
+    /// Whether the API serves both as one resource, so that one watch sees both.
+    pub fn shares_resource(self, other: Self) -> bool {
+        (self.group(), self.plural()) == (other.group(), other.plural())
+    }
+
     /// API group, empty for the core group.
     pub fn group(self) -> &'static str {
         match self {
             Self::Deployment => "apps",
-            Self::Service => "",
+            Self::Service | Self::HeadlessService => "",
             Self::HorizontalPodAutoscaler => "autoscaling",
             Self::PodMonitor | Self::PrometheusRule => "monitoring.coreos.com",
             Self::PodDisruptionBudget => "policy",
@@ -186,6 +217,7 @@ impl Kind {
             Self::HorizontalPodAutoscaler => "v2",
             Self::Deployment
             | Self::Service
+            | Self::HeadlessService
             | Self::PodMonitor
             | Self::PrometheusRule
             | Self::PodDisruptionBudget => "v1",
@@ -204,7 +236,7 @@ impl Kind {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Deployment => "Deployment",
-            Self::Service => "Service",
+            Self::Service | Self::HeadlessService => "Service",
             Self::HorizontalPodAutoscaler => "HorizontalPodAutoscaler",
             Self::PodMonitor => "PodMonitor",
             Self::PrometheusRule => "PrometheusRule",
@@ -216,7 +248,7 @@ impl Kind {
     pub fn plural(self) -> &'static str {
         match self {
             Self::Deployment => "deployments",
-            Self::Service => "services",
+            Self::Service | Self::HeadlessService => "services",
             Self::HorizontalPodAutoscaler => "horizontalpodautoscalers",
             Self::PodMonitor => "podmonitors",
             Self::PrometheusRule => "prometheusrules",

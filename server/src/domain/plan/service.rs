@@ -1,4 +1,5 @@
-//! The Service: where clients reach the Tritons of a lease.
+//! The Services: where clients reach the Tritons of a lease. One has an address and spreads connections; the headless one
+//! names every ready replica, for clients that spread requests by themselves.
 
 use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -10,9 +11,21 @@ use crate::domain::lease::Lease;
 
 /// Returns the Service.
 pub(super) fn service(lease: &Lease, settings: &Settings) -> Object {
+    object(Kind::Service, None, lease, settings)
+}
+
+/// Returns the headless Service.
+pub(super) fn headless(lease: &Lease, settings: &Settings) -> Object {
+    object(Kind::HeadlessService, Some("None"), lease, settings)
+}
+
+fn object(kind: Kind, cluster_ip: Option<&str>, lease: &Lease, settings: &Settings) -> Object {
+    let mut metadata = labels::metadata(lease, settings, &Map::new());
+    metadata.name = Some(kind.object_name(lease.id));
     let service = Service {
-        metadata: labels::metadata(lease, settings, &Map::new()),
+        metadata,
         spec: Some(ServiceSpec {
+            cluster_ip: cluster_ip.map(str::to_owned),
             selector: Some(labels::selected(lease.id)),
             ports: Some(vec![
                 port(HTTP_PORT, TRITON_HTTP.into()),
@@ -25,7 +38,7 @@ pub(super) fn service(lease: &Lease, settings: &Settings) -> Object {
         }),
         status: None,
     };
-    Object::new(Kind::Service, &service)
+    Object::new(kind, &service)
 }
 
 fn port(name: &str, number: i32) -> ServicePort {

@@ -32,6 +32,7 @@ pub fn lease(lease: &Lease) -> v1::Lease {
             grpc_port: TRITON_GRPC.into(),
         }),
         active_metrics: active_metrics(&lease.spec.scaling),
+        last_used_at: lease.tenure.last_used_at.map(timestamp),
     }
 }
 
@@ -49,6 +50,9 @@ pub fn lease_spec(spec: &Spec) -> v1::LeaseSpec {
         autoscaling,
         lifetime: Some(duration(spec.lifetime)),
         labels: spec.labels.clone(),
+        automatic_renewal: spec
+            .automatic_renewal
+            .map(|renewal| v1::AutomaticRenewal { idle_window: Some(duration(renewal.idle_window)) }),
     }
 }
 
@@ -58,6 +62,8 @@ pub fn models(models: &[ModelReport]) -> Vec<v1::ModelStatus> {
         name: model.name.clone(),
         state: model_state(model.state).into(),
         message: model.message.clone(),
+        downloaded_bytes: model.downloaded_bytes,
+        total_bytes: model.total_bytes,
     };
     models.iter().map(status).collect()
 }
@@ -97,6 +103,11 @@ pub fn bounds(bounds: &Bounds) -> v1::BoundsResponse {
             gpu_resource: bounds.resources.gpu_resource.clone(),
         }),
         default_image: bounds.default_image.clone(),
+        repositories: Some(v1::RepositoryBounds {
+            claims: bounds.repositories.claims.iter().map(|claim| claim.name.clone()).collect(),
+            http_allowed: bounds.repositories.allows_http,
+            maximum_bytes: bounds.repositories.maximum_bytes,
+        }),
     }
 }
 

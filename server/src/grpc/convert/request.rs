@@ -4,8 +4,8 @@ use jiff::SignedDuration;
 use tms_proto::v1;
 
 use crate::domain::bounds::{
-    AutoscalingRequest, BehaviorRequest, MetricRequest, Request, ScalingRulesRequest, TritonRequest,
-    Violation,
+    AutomaticRenewalRequest, AutoscalingRequest, BehaviorRequest, MetricRequest, Request,
+    ScalingRulesRequest, TritonRequest, Violation,
 };
 use crate::domain::lease::{State, Toleration};
 
@@ -14,10 +14,17 @@ const MOST_SECONDS: i64 = 315_576_000_000;
 
 /// Returns what is asked for, and the faults of what the domain's types cannot hold.
 pub fn request(spec: v1::LeaseSpec) -> (Request, Vec<Violation>) {
-    let (lifetime, faults) = match lifetime("spec.lifetime", spec.lifetime) {
-        Ok(lifetime) => (lifetime, Vec::new()),
-        Err(violation) => (None, vec![violation]),
+    let mut faults = Vec::new();
+    let mut duration = |field, asked| {
+        lifetime(field, asked).unwrap_or_else(|fault| {
+            faults.push(fault);
+            None
+        })
     };
+    let lifetime = duration("spec.lifetime", spec.lifetime);
+    let automatic_renewal = spec.automatic_renewal.map(|wish| AutomaticRenewalRequest {
+        idle_window: duration("spec.automatic_renewal.idle_window", wish.idle_window),
+    });
     let request = Request {
         models: spec.models.into_iter().map(|model| (model.name, model.uri)).collect(),
         triton: spec.bespoke.map(triton).unwrap_or_default(),
@@ -25,6 +32,7 @@ pub fn request(spec: v1::LeaseSpec) -> (Request, Vec<Violation>) {
         autoscaling: spec.autoscaling.map(autoscaling),
         lifetime,
         labels: spec.labels,
+        automatic_renewal,
     };
     (request, faults)
 }
@@ -54,7 +62,7 @@ pub fn lifetime(
         Err(Violation { field: field.to_owned(), message, key: None, is_precondition: false })
     };
     if seconds < 0 || nanos < 0 {
-        return refused("a lifetime cannot be negative".to_owned());
+        return refused("a duration cannot be negative".to_owned());
     }
     if seconds > MOST_SECONDS || nanos > 999_999_999 {
         return refused(format!(

@@ -35,8 +35,8 @@ Examples:
       --autoscaling-max-replicas 4 --autoscaling-queue-time=200ms --autoscaling-gpu-utilization=80
 
   # an ensemble: its parts first
-  tmsctl lease create -m name=tokenizer,uri=s3://models/tok -m name=encoder,uri=s3://models/enc \\
-      -m name=ensemble,uri=s3://models/ens --gpus 2 --memory 32Gi --label team=search
+  tmsctl lease create -m name=tokenizer,uri=pvc://models/tok -m name=encoder,uri=pvc://models/enc \\
+      -m name=ensemble,uri=pvc://models/ens --gpus 2 --memory 32Gi --label team=search
 
   # in a script: the id alone
   id=$(tmsctl lease create -z -m name=resnet50,uri=pvc://models/resnet50 --timeout 10m)
@@ -190,7 +190,7 @@ impl Teller {
         let created = Created { lease: view::Lease::from(lease), warnings: self.warnings };
         let is_good = is_settled && follow::is_settled(lease.state()) && !follow::is_ended(lease.state());
         let last_line = match is_good {
-            true => settled_line(&created.lease),
+            true => settled_lines(&created.lease),
             false => String::new(),
         };
         self.form.print(&created, || last_line, String::new)
@@ -228,13 +228,15 @@ fn accepted_line(lease: &view::Lease) -> String {
     format!("Lease {} is created{end}\n", lease.id)
 }
 
-fn settled_line(lease: &view::Lease) -> String {
+fn settled_lines(lease: &view::Lease) -> String {
     let words = match (text::endpoint(lease), lease.message.as_str()) {
         (_, message) if !message.is_empty() => format!(": {message}"),
         (Some(endpoint), _) => format!(" at {endpoint}"),
         (None, _) => String::new(),
     };
-    format!("Lease {} is {}{words}\n", lease.id, text::state(lease.state))
+    let call = text::call_inside(lease)
+        .map(|call| format!("Inside the cluster:  {call}\nFrom here:           {}\n", text::forward(lease)));
+    format!("Lease {} is {}{words}\n{}", lease.id, text::state(lease.state), call.unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -293,7 +295,10 @@ mod tests {
         assert!(
             accepted_line(&lease).starts_with("Lease 3f0a9c2d4b5e46f7a8b9c0d1e2f30415 is created and ends ")
         );
-        let line = "Lease 3f0a9c2d4b5e46f7a8b9c0d1e2f30415 is READY at tms-3f0a9c2d4b5e46f7a8b9c0d1e2f30415.models.svc (HTTP 8000, gRPC 8001)\n";
-        assert_eq!(plain(&settled_line(&lease)), line);
+        insta::assert_snapshot!(plain(&settled_lines(&lease)), @r"
+        Lease 3f0a9c2d4b5e46f7a8b9c0d1e2f30415 is READY at tms-3f0a9c2d4b5e46f7a8b9c0d1e2f30415.models.svc (HTTP 8000, gRPC 8001)
+        Inside the cluster:  curl -i http://tms-3f0a9c2d4b5e46f7a8b9c0d1e2f30415.models.svc:8000/v2/models/resnet50/ready
+        From here:           tmsctl lease port-forward 3f0a9c2d4b5e
+        ");
     }
 }

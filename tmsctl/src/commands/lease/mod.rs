@@ -2,7 +2,9 @@
 
 mod create;
 mod list;
+mod logs;
 mod plan;
+mod port_forward;
 mod release;
 mod renew;
 mod status;
@@ -25,6 +27,8 @@ pub enum Command {
     Status(status::Arguments),
     List(list::Arguments),
     Watch(watch::Arguments),
+    PortForward(port_forward::Arguments),
+    Logs(logs::Arguments),
     Update(Box<update::Arguments>),
     Renew(renew::Arguments),
     Release(release::Arguments),
@@ -37,10 +41,20 @@ pub async fn run(global: &Global, command: Command) -> Result<(), Failure> {
         Command::Status(arguments) => status::run(global, arguments).await,
         Command::List(arguments) => list::run(global, arguments).await,
         Command::Watch(arguments) => watch::run(global, arguments).await,
+        Command::PortForward(arguments) => port_forward::run(global, arguments).await,
+        Command::Logs(arguments) => logs::run(global, arguments).await,
         Command::Update(arguments) => update::run(global, *arguments).await,
         Command::Renew(arguments) => renew::run(global, arguments).await,
         Command::Release(arguments) => release::run(global, arguments).await,
     }
+}
+
+/// Asks the server for a lease.
+async fn look(global: &Global, lease: &str) -> Result<v1::Lease, Failure> {
+    let connection = global.connect().await?;
+    let request = v1::StatusRequest { lease_id: lease.to_owned() };
+    let answer = connection.answer("Status", connection.leases().status(request)).await?;
+    lease_of("Status", answer.lease)
 }
 
 /// Returns the lease of an answer, which every server sends.

@@ -13,7 +13,8 @@ use crate::{output, text, words};
 /// Show what a lease may ask for, and what it gets where it does not ask
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-The administrator sets the bounds in the server's values.yaml: server.autoscaling, server.leases, server.resources.
+The administrator sets the bounds in the server's values.yaml: server.autoscaling, server.leases, server.modelRepositories, \
+server.resources.
 
 With -z: one metric on a line: its key, whether a lease may change it, whether it is on by default, and the default, the \
 smallest and the largest threshold.")]
@@ -25,6 +26,7 @@ struct Bounds {
     lifetime: Lifetime,
     resources: ResourceBounds,
     default_image: String,
+    repositories: Repositories,
 }
 
 #[derive(Serialize)]
@@ -63,6 +65,13 @@ struct ResourceBounds {
 }
 
 #[derive(Serialize)]
+struct Repositories {
+    claims: Vec<String>,
+    http_allowed: bool,
+    maximum_bytes: u64,
+}
+
+#[derive(Serialize)]
 struct Resources {
     gpus: u32,
     cpu: String,
@@ -79,10 +88,11 @@ pub async fn run(global: &Global) -> Result<(), Failure> {
 
 fn page(bounds: &Bounds, width: Option<u16>) -> String {
     let width = text::inner(width);
-    let Bounds { autoscaling, lifetime, resources, default_image } = bounds;
+    let Bounds { autoscaling, lifetime, resources, default_image, repositories } = bounds;
     let told = |seconds| words::duration(Duration::from_secs(seconds));
     let mut page = text::facts(&[
         ("Image", default_image.clone()),
+        ("Models", repositories_in_words(repositories)),
         (
             "Lifetime",
             format!(
@@ -105,6 +115,18 @@ fn page(bounds: &Bounds, width: Option<u16>) -> String {
         page += &text::section("Metrics and their thresholds", &metric_table(autoscaling, width));
     }
     page
+}
+
+fn repositories_in_words(repositories: &Repositories) -> String {
+    let places = ["https://"].into_iter().chain(repositories.http_allowed.then_some("http://"));
+    let claims = repositories.claims.iter().map(|claim| format!("pvc://{claim}/"));
+    let places: Vec<_> = places.map(str::to_owned).chain(claims).collect();
+    // An older server says nothing of it.
+    let most = match repositories.maximum_bytes {
+        0 => String::new(),
+        bytes => format!("; up to {} each", indicatif::BinaryBytes(bytes)),
+    };
+    format!("{}{most}", places.join(", "))
 }
 
 fn autoscaling_in_words(autoscaling: &Autoscaling) -> String {
@@ -156,6 +178,7 @@ impl From<BoundsResponse> for Bounds {
     fn from(answer: BoundsResponse) -> Self {
         let lifetime = answer.lifetime.unwrap_or_default();
         let resources = answer.resources.unwrap_or_default();
+        let repositories = answer.repositories.unwrap_or_default();
         Self {
             autoscaling: answer.autoscaling.unwrap_or_default().into(),
             lifetime: Lifetime {
@@ -169,6 +192,11 @@ impl From<BoundsResponse> for Bounds {
                 gpu_resource: resources.gpu_resource,
             },
             default_image: answer.default_image,
+            repositories: Repositories {
+                claims: repositories.claims,
+                http_allowed: repositories.http_allowed,
+                maximum_bytes: repositories.maximum_bytes,
+            },
         }
     }
 }

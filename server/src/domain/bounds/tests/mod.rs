@@ -10,6 +10,7 @@ use jiff::SignedDuration;
 
 use super::*;
 use crate::domain::lease::Spec;
+use crate::domain::repositories::{AccessMode, Claim, Credential, Target};
 use crate::domain::scaling::{Autoscaling, PolicyKind, Scaling, ScalingPolicy, ScalingRules, SelectPolicy};
 
 /// The example of TMS's guide with autoscaling and every metric allowed, cpuUtilization enabled.
@@ -67,8 +68,26 @@ pub(super) fn bounds() -> Bounds {
             },
             gpu_resource: "nvidia.com/gpu".to_owned(),
         },
+        repositories: Repositories {
+            claims: vec![claim("models", AccessMode::ReadOnlyMany), claim("disk", AccessMode::ReadWriteOnce)],
+            credentials: vec![Credential {
+                target: Target::parse("models.example.com/internal").unwrap(),
+                secret: "model-credentials".to_owned(),
+            }],
+            allows_http: false,
+            trust_bundle: None,
+            maximum_bytes: 1 << 30,
+        },
         default_image: "nvcr.io/nvidia/tritonserver:25.06-py3".to_owned(),
+        automatic_renewal: Some(RenewalBounds {
+            default_idle_window: SignedDuration::from_mins(30),
+            look_interval: SignedDuration::from_mins(1),
+        }),
     }
+}
+
+fn claim(name: &str, access: AccessMode) -> Claim {
+    Claim { name: name.to_owned(), access }
 }
 
 /// A request for one model and nothing else.
@@ -106,6 +125,9 @@ pub(super) fn request_of(spec: &Spec) -> Request {
         },
         lifetime: Some(spec.lifetime),
         labels: spec.labels.clone(),
+        automatic_renewal: spec
+            .automatic_renewal
+            .map(|renewal| AutomaticRenewalRequest { idle_window: Some(renewal.idle_window) }),
     }
 }
 

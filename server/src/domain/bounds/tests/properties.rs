@@ -3,7 +3,7 @@ use proptest::option;
 use proptest::prelude::*;
 
 use super::*;
-use crate::domain::lease::{Toleration, Triton};
+use crate::domain::lease::{Model, Toleration, Triton};
 use crate::domain::quantity::Quantity;
 
 /// A word that is valid in some place, or any text.
@@ -28,7 +28,8 @@ fn word() -> impl Strategy<Value = String> {
         "nvidia.com/gpu",
         "nvidia.com/mig-1g.5gb",
         "nvidia.com/gpu.shared",
-        "s3://b/vllm",
+        "https://b/vllm",
+        "pvc://disk/a",
         "https://u:p@h",
         "{}",
         r#"{"podAffinity":{"x":1}}"#,
@@ -111,14 +112,16 @@ prop_compose! {
 
 prop_compose! {
     fn wild_requests()(
-        models in vec((prop_oneof![3 => "[a-z]{1,4}", 1 => word()], prop_oneof![3 => Just("s3://b/m".to_owned()), 1 => word()]), 0..4),
+        models in vec((prop_oneof![3 => "[a-z]{1,4}", 1 => word()], prop_oneof![3 => Just("https://b/m".to_owned()), 1 => Just("pvc://disk/m".to_owned()), 1 => word()]), 0..4),
         triton in prop_oneof![1 => Just(TritonRequest::default()), 1 => triton()],
         replicas in option::weighted(0.3, number()),
         autoscaling in option::of(autoscaling()),
         lifetime in option::of(prop_oneof![9 => 0_i64..100_000, 1 => any::<i64>()].prop_map(SignedDuration::from_secs)),
         labels in words(),
+        idle_window in option::of(option::of((0_i64..100_000).prop_map(SignedDuration::from_secs))),
     ) -> Request {
-        Request { models, triton, replicas, autoscaling, lifetime, labels }
+        let automatic_renewal = idle_window.map(|idle_window| AutomaticRenewalRequest { idle_window });
+        Request { models, triton, replicas, autoscaling, lifetime, labels, automatic_renewal }
     }
 }
 
@@ -216,7 +219,13 @@ fn assert_within(spec: &Spec, bounds: &Bounds) {
         assert_eq!(&of(text).to_string(), text, "canonical");
     }
     assert!((bounds.lifetime.minimum..=bounds.lifetime.maximum).contains(&spec.lifetime));
+    if let Some(renewal) = spec.automatic_renewal {
+        let shortest = bounds.automatic_renewal.unwrap().minimum_idle_window();
+        assert!((shortest..=bounds.lifetime.maximum).contains(&renewal.idle_window));
+    }
     assert!((1..=64).contains(&spec.models.len()));
+    let needs_one_node = |model: &Model| model.uri.starts_with("pvc://disk/");
+    assert!(spec.scaling.maximum() == 1 || !spec.models.iter().any(needs_one_node));
     assert!(
         spec.scaling.minimum() <= spec.scaling.maximum()
             && spec.scaling.maximum() <= bounds.autoscaling.maximum

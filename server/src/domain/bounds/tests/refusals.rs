@@ -40,9 +40,58 @@ fn models_are_named_once_and_have_a_place() {
         (|r, _| r.models[0].1 = "resnet".into(), "spec.models[0].uri"),
         (|r, _| r.models.push(("b".into(), "pvc://models/b".into())), ""),
         (|r, _| r.models.push(r.models[0].clone()), "spec.models[1].name"),
-        (|r, _| r.models = (0..64).map(|i| (format!("m{i}"), "s3://b/m".into())).collect(), ""),
-        (|r, _| r.models = (0..65).map(|i| (format!("m{i}"), "s3://b/m".into())).collect(), "spec.models"),
+        (|r, _| r.models = (0..64).map(|i| (format!("m{i}"), "https://b/m".into())).collect(), ""),
+        (|r, _| r.models = (0..65).map(|i| (format!("m{i}"), "https://b/m".into())).collect(), "spec.models"),
     ]);
+}
+
+#[test]
+fn models_come_from_where_the_administrator_allows() {
+    const URI: &str = "spec.models[0].uri";
+    const ONE: &str = "spec.models[0].uri by server.modelRepositories.pvc[1].accessMode";
+    let cases: [(Change, String); 9] = [
+        (|r, _| r.models[0].1 = "s3://bucket/resnet".into(), URI.to_owned()),
+        (|r, _| r.models[0].1 = "pvc://models/resnet".into(), String::new()),
+        (
+            |r, _| r.models[0].1 = "pvc://secrets/resnet".into(),
+            format!("{URI} by server.modelRepositories.pvc"),
+        ),
+        (
+            |r, _| r.models[0].1 = "http://h/resnet".into(),
+            format!("{URI} by server.modelRepositories.allowHttp"),
+        ),
+        (
+            |r, b| (b.repositories.allows_http, r.models[0].1) = (true, "http://h/resnet".into()),
+            String::new(),
+        ),
+        (|r, _| r.models[0].1 = "pvc://disk/resnet".into(), String::new()),
+        (|r, _| (r.replicas, r.models[0].1) = (Some(2), "pvc://disk/resnet".into()), ONE.to_owned()),
+        (|r, _| (r.models[0].1, scaling(r).maximum) = ("pvc://disk/resnet".into(), Some(2)), ONE.to_owned()),
+        (|r, _| (r.models[0].1, scaling(r).maximum) = ("pvc://disk/resnet".into(), Some(1)), String::new()),
+    ];
+    for (change, expected) in cases {
+        check(&[(change, &expected)]);
+    }
+}
+
+#[test]
+fn a_place_that_is_not_allowed_says_which_are() {
+    let mut request = request();
+    request.models = ["pvc://secrets/a", "pvc://disk/b", "http://h/c", "file:///d"]
+        .iter()
+        .map(|uri| (uri.rsplit('/').next().unwrap().to_owned(), (*uri).to_owned()))
+        .collect();
+    request.replicas = Some(3);
+    insta::assert_snapshot!(messages(&grant(&request, &bounds()).unwrap_err()), @r#"
+    spec.models[0].uri: the uri names the PersistentVolumeClaim "secrets", allowed are models, disk (server.modelRepositories.pvc)
+    spec.models[2].uri: the uri begins with http://, which anyone on the way can read and change: use https:// (server.modelRepositories.allowHttp)
+    spec.models[3].uri: the uri begins with file://, which is never served, since replicas see no files but their own: put the model on a PersistentVolumeClaim (pvc://) or on a web server (https://)
+    spec.models[1].uri: the uri names the PersistentVolumeClaim "disk", which pods of one node alone can mount (ReadWriteOnce): up to 3 replicas asked, 1 is allowed (server.modelRepositories.pvc[1].accessMode)
+    "#);
+    let mut bounds = bounds();
+    bounds.repositories.claims.clear();
+    request.models.truncate(1);
+    insta::assert_snapshot!(messages(&grant(&request, &bounds).unwrap_err()), @r#"spec.models[0].uri: the uri names the PersistentVolumeClaim "secrets", none is allowed (server.modelRepositories.pvc)"#);
 }
 
 #[test]
@@ -390,7 +439,7 @@ fn a_request_meets_every_fault_at_once_in_words_to_act_on() {
     ask(&mut request, "gpuUtilisation", None, Some(10));
     insta::assert_snapshot!(messages(&grant(&request, &bounds()).unwrap_err()), @r#"
     spec.models[1].name: "resnet" is the name of spec.models[0] already, each model needs its own
-    spec.models[1].uri: the uri contains credentials: leave them out, a lease is readable by others
+    spec.models[1].uri: the uri contains credentials: leave them out, since others can read a lease; the administrator binds a Secret to the address (server.modelRepositories.https)
     spec.bespoke.gpus: 12 GPUs asked for each replica, at most 8 are allowed (server.resources.maximum.gpus)
     spec.bespoke.cpu: 100 CPU asked, at most 64 is allowed (server.resources.maximum.cpu)
     spec.bespoke.memory: "400m" is not a whole number of bytes; did you mean 400Mi?
@@ -454,7 +503,14 @@ fn everything_absent_is_filled_in_canonically() {
 
 #[test]
 fn what_may_surprise_is_told() {
-    let cases: [(Change, &str); 7] = [
+    let cases: [(Change, &str); 8] = [
+        (
+            |r, b| {
+                b.repositories.allows_http = true;
+                r.models[0].1 = "http://models.example.com/internal/resnet?secret".to_owned();
+            },
+            "http://models.example.com/internal/resnet is fetched without Secret model-credentials: credentials are sent over https:// alone",
+        ),
         (|r, _| ask(r, "gpuUtilization", None, Some(90)), ""),
         (
             |r, _| ask(r, "gpuUtilization", None, Some(91)),
@@ -469,7 +525,7 @@ fn what_may_surprise_is_told() {
         ),
         (
             |r, _| {
-                r.models[0].1 = "s3://models/vLLM/llama".to_owned();
+                r.models[0].1 = "https://models.example.com/vLLM/llama".to_owned();
                 ask(r, "queueTime", Some(true), None);
             },
             "queueTime may never scale this lease: vLLM and TensorRT-LLM take requests at once and queue them by themselves",
@@ -497,4 +553,40 @@ fn what_may_surprise_is_told() {
         let warnings = grant(&request, &bounds).unwrap().warnings.join("\n");
         assert_eq!(warnings, expected);
     }
+}
+
+#[test]
+fn an_idle_window_holds_three_looks_and_is_no_longer_than_a_lifetime() {
+    fn ask(request: &mut Request, seconds: Option<i64>) {
+        let idle_window = seconds.map(SignedDuration::from_secs);
+        request.automatic_renewal = Some(AutomaticRenewalRequest { idle_window });
+    }
+    let looks = "spec.automatic_renewal.idle_window by server.leases.automaticRenewal.lookInterval";
+    check(&[
+        (|r, _| ask(r, None), ""),
+        (|r, _| ask(r, Some(180)), ""),
+        (|r, _| ask(r, Some(179)), looks),
+        (|r, _| ask(r, Some(0)), looks),
+        (|r, _| ask(r, Some(86_400)), ""),
+        (|r, _| ask(r, Some(86_401)), "spec.automatic_renewal.idle_window by server.leases.maximumLifetime"),
+        (
+            |r, b| {
+                ask(r, None);
+                b.automatic_renewal = None;
+            },
+            "spec.automatic_renewal until server.cluster.kind",
+        ),
+    ]);
+}
+
+#[test]
+fn an_idle_window_that_nobody_names_is_the_default_and_no_longer_than_a_lifetime() {
+    let (mut asked, mut bounds) = (request(), bounds());
+    asked.automatic_renewal = Some(AutomaticRenewalRequest::default());
+    let window =
+        |bounds: &Bounds| grant(&asked, bounds).unwrap().granted.automatic_renewal.unwrap().idle_window;
+    assert_eq!(window(&bounds), SignedDuration::from_mins(30));
+    bounds.lifetime.maximum = SignedDuration::from_mins(10);
+    bounds.lifetime.default = SignedDuration::from_mins(10);
+    assert_eq!(window(&bounds), SignedDuration::from_mins(10));
 }

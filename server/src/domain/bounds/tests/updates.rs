@@ -1,7 +1,7 @@
 use jiff::Timestamp;
 
 use super::*;
-use crate::domain::lease::{Lease, LeaseId, Placement, Report};
+use crate::domain::lease::{Lease, LeaseId, Placement, Report, Tenure};
 
 fn lease() -> Lease {
     let spec = grant(&request(), &bounds()).unwrap().granted;
@@ -13,6 +13,7 @@ fn lease() -> Lease {
         deployment: serde_json::Value::Null,
         created_at: Timestamp::UNIX_EPOCH,
         expires_at: Timestamp::MAX,
+        tenure: Tenure::starting(Timestamp::UNIX_EPOCH),
         end: None,
         generation: 1,
         version: 1,
@@ -61,4 +62,19 @@ fn replicas_become_fixed_or_autoscaled() {
     let update =
         grant_update(&lease(), Some(&AutoscalingRequest::default()), None, None, &bounds()).unwrap().granted;
     assert!(matches!(update.scaling, Some(Scaling::Auto(auto)) if (auto.minimum, auto.maximum) == (1, 5)));
+}
+
+#[test]
+fn a_lease_whose_models_one_node_alone_can_read_keeps_one_replica() {
+    let mut lease = lease();
+    lease.spec.models[0].uri = "pvc://disk/resnet".to_owned();
+    let update = |lease: &Lease, replicas| grant_update(lease, None, Some(replicas), None, &bounds());
+    assert!(update(&lease, 1).is_ok());
+    insta::assert_snapshot!(messages(&update(&lease, 2).unwrap_err()), @r#"replicas: the uri of model "resnet" names the PersistentVolumeClaim "disk", which pods of one node alone can mount (ReadWriteOnce): up to 2 replicas asked, 1 is allowed (server.modelRepositories.pvc[1].accessMode)"#);
+    let mut asked = request();
+    scaling(&mut asked).maximum = Some(4);
+    let violations = grant_update(&lease, asked.autoscaling.as_ref(), None, None, &bounds()).unwrap_err();
+    insta::assert_snapshot!(faults(&violations), @"autoscaling.max_replicas by server.modelRepositories.pvc[1].accessMode");
+    lease.spec.models[0].uri = "s3://what/once/was".to_owned();
+    assert!(update(&lease, 2).is_ok());
 }

@@ -6,7 +6,8 @@ mod snapshots;
 use jiff::{SignedDuration, Timestamp};
 
 use super::*;
-use crate::domain::lease::{Lease, LeaseId, Model, Placement, Report, Spec, Toleration, Triton};
+use crate::domain::lease::{Lease, LeaseId, Model, Placement, Report, Spec, Tenure, Toleration, Triton};
+use crate::domain::repositories::{AccessMode, Claim, Credential, Target};
 use crate::domain::scaling::{
     Autoscaling, Behavior, MetricName, PolicyKind, ScalingPolicy, ScalingRules, SelectPolicy,
 };
@@ -25,6 +26,19 @@ fn settings() -> Settings {
         custom_annotations: texts([("example.com/contact", "vision@example.com")]),
         pod_monitor_labels: texts([("release", "prometheus")]),
         rule_labels: texts([("release", "prometheus")]),
+        repositories: Repositories {
+            claims: vec![
+                Claim { name: "models".to_owned(), access: AccessMode::ReadOnlyMany },
+                Claim { name: "disk".to_owned(), access: AccessMode::ReadWriteOnce },
+            ],
+            credentials: vec![Credential {
+                target: Target::parse("models.example.com").unwrap(),
+                secret: "model-credentials".to_owned(),
+            }],
+            allows_http: false,
+            trust_bundle: None,
+            maximum_bytes: 100 << 30,
+        },
         provider: Provider::Adapter,
         gpu_source: GpuSource::Triton,
         scrape_interval_seconds: 15,
@@ -40,7 +54,7 @@ fn spec(gpus: u32, scaling: Scaling) -> Spec {
     let model = |name: &str, uri: &str| Model { name: name.to_owned(), uri: uri.to_owned() };
     Spec {
         models: vec![
-            model("tokenizer", "s3://models/tokenizer"),
+            model("tokenizer", "pvc://models/tokenizer"),
             model("bert", "https://models.example.com/bert.tar.gz"),
         ],
         triton: Triton {
@@ -58,6 +72,7 @@ fn spec(gpus: u32, scaling: Scaling) -> Spec {
         scaling,
         lifetime: SignedDuration::from_hours(1),
         labels: texts([("experiment", "42")]),
+        automatic_renewal: None,
     }
 }
 
@@ -71,6 +86,7 @@ fn lease(spec: Spec, settings: &Settings) -> Lease {
         deployment: render(id, "tms", &spec, settings),
         created_at: Timestamp::UNIX_EPOCH,
         expires_at: Timestamp::UNIX_EPOCH + spec.lifetime,
+        tenure: Tenure::starting(Timestamp::UNIX_EPOCH),
         end: None,
         generation: 1,
         version: 1,

@@ -132,7 +132,9 @@ proptest! {
         let deployment = &plan.deployment.body["spec"];
         prop_assert_eq!(&deployment["selector"]["matchLabels"], &expected);
         prop_assert!(covers(&deployment["template"]["metadata"]["labels"], &expected));
-        prop_assert_eq!(&find(&plan, Kind::Service).unwrap()["spec"]["selector"], &expected);
+        for kind in [Kind::Service, Kind::HeadlessService] {
+            prop_assert_eq!(&find(&plan, kind).unwrap()["spec"]["selector"], &expected);
+        }
         for kind in [Kind::PodMonitor, Kind::PodDisruptionBudget] {
             prop_assert_eq!(&find(&plan, kind).unwrap()["spec"]["selector"]["matchLabels"], &expected);
         }
@@ -145,7 +147,7 @@ proptest! {
             prop_assert_eq!(&body["apiVersion"], &kind.api_version());
             prop_assert_eq!(&body["kind"], kind.as_str());
             let metadata = &body["metadata"];
-            prop_assert_eq!(&metadata["name"], &lease.id.object_name());
+            prop_assert_eq!(&metadata["name"], &kind.object_name(lease.id));
             prop_assert_eq!(&metadata["namespace"], &lease.namespace);
             prop_assert_eq!(&metadata["labels"][LEASE_LABEL], &lease.id.to_string());
             prop_assert_eq!(&metadata["labels"][INSTALLATION_LABEL], &settings.installation);
@@ -157,6 +159,9 @@ proptest! {
         }
         let order: Vec<_> = plan.objects().map(|object| object.kind).collect();
         prop_assert!(order.is_sorted());
+        let names: std::collections::BTreeSet<_> =
+            plan.objects().map(|object| (object.body["kind"].to_string(), object.body["metadata"]["name"].to_string())).collect();
+        prop_assert_eq!(names.len(), order.len());
     }
 
     #[test]
@@ -275,7 +280,73 @@ fn nothing_is_emitted_that_the_cluster_does_not_serve() {
     let capabilities = Capabilities { pod_monitor: false, prometheus_rule: false, ..Capabilities::assumed() };
     let kinds: Vec<_> =
         plan(&lease, &settings(), &capabilities).objects().map(|object| object.kind).collect();
-    let expected =
-        [Kind::Deployment, Kind::Service, Kind::HorizontalPodAutoscaler, Kind::PodDisruptionBudget];
+    let expected = [
+        Kind::Deployment,
+        Kind::Service,
+        Kind::HeadlessService,
+        Kind::HorizontalPodAutoscaler,
+        Kind::PodDisruptionBudget,
+    ];
     assert_eq!(kinds, expected);
+}
+
+#[test]
+fn a_lease_that_downloads_believes_the_authorities_of_the_administrator() {
+    let mut settings = settings();
+    settings.repositories.trust_bundle = Some("authorities".to_owned());
+    let downloads = lease(spec(0, auto([])), &settings).deployment;
+    let agent = downloads.pointer("/spec/template/spec/initContainers/0").unwrap();
+    let is_told =
+        |variable: &Value| variable["name"] == "SSL_CERT_FILE" && variable["value"] == "/authorities/ca.crt";
+    assert!(agent["env"].as_array().unwrap().iter().any(is_told), "{agent}");
+    let volumes = downloads.pointer("/spec/template/spec/volumes").unwrap().as_array().unwrap();
+    assert!(volumes.iter().any(|volume| volume["configMap"]["name"] == "authorities"), "{volumes:?}");
+
+    let mut claims_alone = spec(0, auto([]));
+    claims_alone.models.truncate(1);
+    assert!(claims_alone.models[0].uri.starts_with("pvc://"));
+    let needs_none = lease(claims_alone, &settings).deployment.to_string();
+    assert!(!needs_none.contains("authorities"), "{needs_none}");
+}
+
+#[test]
+fn both_containers_see_the_claims_and_the_agent_alone_the_secrets() {
+    let mut spec = spec(0, Scaling::Fixed { replicas: 1 });
+    let model = |name: &str, uri: &str| Model { name: name.to_owned(), uri: uri.to_owned() };
+    spec.models = vec![
+        model("a", "pvc://disk/a"),
+        model("b", "https://models.example.com/b.zip"),
+        model("c", "pvc://models/c"),
+        model("d", "pvc://disk/d"),
+        model("e", "https://cdn.models.example.com/e.zip"),
+        model("f", "https://elsewhere.example.com/f.zip"),
+    ];
+    let deployment = lease(spec, &settings()).deployment;
+    let pod = &deployment["spec"]["template"]["spec"];
+    let paths = |container: &Value| -> Vec<String> {
+        let mounts = container["volumeMounts"].as_array().unwrap().iter();
+        mounts.map(|mount| format!("{} {}", mount["name"], mount["mountPath"]).replace('"', "")).collect()
+    };
+    let claims = ["claim-0 /claims/disk", "claim-1 /claims/models"];
+    let secret = "credentials-0 /credentials/model-credentials";
+    assert_eq!(paths(&pod["initContainers"][0]), ["models /models", claims[0], claims[1], secret]);
+    let own = ["models /models", "shm /dev/shm", "tmp /tmp"];
+    assert_eq!(paths(&pod["containers"][0]), [own.as_slice(), &claims].concat());
+    let told: Value =
+        serde_json::from_str(pod["initContainers"][0]["env"][0]["value"].as_str().unwrap()).unwrap();
+    let secrets: Vec<_> =
+        told.as_array().unwrap().iter().map(|model| model.get("secret").is_some()).collect();
+    assert_eq!(secrets, [false, true, false, false, true, false]);
+}
+
+#[test]
+fn a_rollout_lets_go_of_what_another_replica_needs_before_it_starts_one() {
+    for (gpus, uri, surge) in
+        [(0, "pvc://models/a", 1), (0, "pvc://disk/a", 0), (1, "https://h/a", 0), (0, "https://h/a", 1)]
+    {
+        let mut spec = spec(gpus, Scaling::Fixed { replicas: 1 });
+        spec.models = vec![Model { name: "a".to_owned(), uri: uri.to_owned() }];
+        let strategy = &lease(spec, &settings()).deployment["spec"]["strategy"]["rollingUpdate"];
+        assert_eq!(strategy, &json!({"maxSurge": surge, "maxUnavailable": 1 - surge}), "{uri}");
+    }
 }

@@ -62,6 +62,13 @@ fn a_lease_with_a_gpu_scales_on_gpu_queue_and_cpu() {
             - --strict-readiness=true
             - --exit-timeout-secs=60
             - --grpc-max-connection-age=300000
+            - --http-restricted-api=model-repository:tms-key=$(TMS_REPOSITORY_KEY)
+            - --grpc-restricted-protocol=model-repository:tms-key=$(TMS_REPOSITORY_KEY)
+            env:
+            - name: TMS_REPOSITORY_KEY
+              valueFrom:
+                fieldRef:
+                  fieldPath: metadata.uid
             image: nvcr.io/nvidia/tritonserver:26.07-py3
             lifecycle:
               preStop:
@@ -115,6 +122,9 @@ fn a_lease_with_a_gpu_scales_on_gpu_queue_and_cpu() {
               mountPath: /dev/shm
             - name: tmp
               mountPath: /tmp
+            - name: claim-0
+              mountPath: /claims/models
+              readOnly: true
           enableServiceLinks: false
           imagePullSecrets:
           - name: ngc-pull
@@ -129,13 +139,22 @@ fn a_lease_with_a_gpu_scales_on_gpu_queue_and_cpu() {
                 [
                   {
                     "name": "tokenizer",
-                    "uri": "s3://models/tokenizer"
+                    "uri": "pvc://models/tokenizer"
                   },
                   {
                     "name": "bert",
-                    "uri": "https://models.example.com/bert.tar.gz"
+                    "uri": "https://models.example.com/bert.tar.gz",
+                    "secret": "model-credentials"
                   }
                 ]
+            - name: TMS_REPOSITORY_KEY
+              valueFrom:
+                fieldRef:
+                  fieldPath: metadata.uid
+            - name: TMS_MAXIMUM_BYTES
+              value: "107374182400"
+            - name: TMS_ALLOW_HTTP
+              value: "false"
             image: tms-server:1.0.0
             ports:
             - name: agent
@@ -168,6 +187,12 @@ fn a_lease_with_a_gpu_scales_on_gpu_queue_and_cpu() {
             volumeMounts:
             - name: models
               mountPath: /models
+            - name: claim-0
+              mountPath: /claims/models
+              readOnly: true
+            - name: credentials-0
+              mountPath: /credentials/model-credentials
+              readOnly: true
           securityContext:
             fsGroup: 1000
             runAsGroup: 1000
@@ -190,6 +215,13 @@ fn a_lease_with_a_gpu_scales_on_gpu_queue_and_cpu() {
           - name: tmp
             emptyDir:
               sizeLimit: 50Gi
+          - name: claim-0
+            persistentVolumeClaim:
+              claimName: models
+              readOnly: true
+          - name: credentials-0
+            secret:
+              secretName: model-credentials
     ---
     apiVersion: v1
     kind: Service
@@ -208,6 +240,35 @@ fn a_lease_with_a_gpu_scales_on_gpu_queue_and_cpu() {
         tms.internal/installation: main
         tms.internal/lease-id: 0123456789abcdef0123456789abcdef
     spec:
+      ports:
+      - name: http
+        port: 8000
+        targetPort: http
+      - name: grpc
+        appProtocol: kubernetes.io/h2c
+        port: 8001
+        targetPort: grpc
+      selector:
+        tms.internal/lease-id: 0123456789abcdef0123456789abcdef
+    ---
+    apiVersion: v1
+    kind: Service
+    metadata:
+      name: tms-0123456789abcdef0123456789abcdef-headless
+      namespace: tms
+      annotations:
+        example.com/contact: vision@example.com
+        tms.internal/generation: "1"
+      labels:
+        app.kubernetes.io/managed-by: tms
+        app.kubernetes.io/name: triton
+        app.kubernetes.io/part-of: inference
+        experiment: "42"
+        team: vision
+        tms.internal/installation: main
+        tms.internal/lease-id: 0123456789abcdef0123456789abcdef
+    spec:
+      clusterIP: None
       ports:
       - name: http
         port: 8000
@@ -457,6 +518,8 @@ fn a_lease_without_gpu_keeps_its_replicas() {
             - --strict-readiness=true
             - --exit-timeout-secs=60
             - --grpc-max-connection-age=300000
+            - --http-restricted-api=model-repository:tms-key=$(TMS_REPOSITORY_KEY)
+            - --grpc-restricted-protocol=model-repository:tms-key=$(TMS_REPOSITORY_KEY)
             - --allow-gpu-metrics=false
             env:
             - name: NVIDIA_VISIBLE_DEVICES
@@ -467,6 +530,10 @@ fn a_lease_without_gpu_keeps_its_replicas() {
               value: costs $$5, $$(HOME)
             - name: VERBOSE
               value: "on"
+            - name: TMS_REPOSITORY_KEY
+              valueFrom:
+                fieldRef:
+                  fieldPath: metadata.uid
             image: nvcr.io/nvidia/tritonserver:26.07-py3
             lifecycle:
               preStop:
@@ -519,6 +586,9 @@ fn a_lease_without_gpu_keeps_its_replicas() {
               mountPath: /dev/shm
             - name: tmp
               mountPath: /tmp
+            - name: claim-0
+              mountPath: /claims/models
+              readOnly: true
           enableServiceLinks: false
           imagePullSecrets:
           - name: ngc-pull
@@ -533,13 +603,22 @@ fn a_lease_without_gpu_keeps_its_replicas() {
                 [
                   {
                     "name": "tokenizer",
-                    "uri": "s3://models/tokenizer"
+                    "uri": "pvc://models/tokenizer"
                   },
                   {
                     "name": "bert",
-                    "uri": "https://models.example.com/bert.tar.gz"
+                    "uri": "https://models.example.com/bert.tar.gz",
+                    "secret": "model-credentials"
                   }
                 ]
+            - name: TMS_REPOSITORY_KEY
+              valueFrom:
+                fieldRef:
+                  fieldPath: metadata.uid
+            - name: TMS_MAXIMUM_BYTES
+              value: "107374182400"
+            - name: TMS_ALLOW_HTTP
+              value: "false"
             image: tms-server:1.0.0
             ports:
             - name: agent
@@ -572,6 +651,12 @@ fn a_lease_without_gpu_keeps_its_replicas() {
             volumeMounts:
             - name: models
               mountPath: /models
+            - name: claim-0
+              mountPath: /claims/models
+              readOnly: true
+            - name: credentials-0
+              mountPath: /credentials/model-credentials
+              readOnly: true
           nodeSelector:
             kubernetes.io/arch: amd64
           securityContext:
@@ -598,6 +683,13 @@ fn a_lease_without_gpu_keeps_its_replicas() {
           - name: tmp
             emptyDir:
               sizeLimit: 50Gi
+          - name: claim-0
+            persistentVolumeClaim:
+              claimName: models
+              readOnly: true
+          - name: credentials-0
+            secret:
+              secretName: model-credentials
     ---
     apiVersion: v1
     kind: Service
@@ -616,6 +708,35 @@ fn a_lease_without_gpu_keeps_its_replicas() {
         tms.internal/installation: main
         tms.internal/lease-id: 0123456789abcdef0123456789abcdef
     spec:
+      ports:
+      - name: http
+        port: 8000
+        targetPort: http
+      - name: grpc
+        appProtocol: kubernetes.io/h2c
+        port: 8001
+        targetPort: grpc
+      selector:
+        tms.internal/lease-id: 0123456789abcdef0123456789abcdef
+    ---
+    apiVersion: v1
+    kind: Service
+    metadata:
+      name: tms-0123456789abcdef0123456789abcdef-headless
+      namespace: tms
+      annotations:
+        example.com/contact: vision@example.com
+        tms.internal/generation: "1"
+      labels:
+        app.kubernetes.io/managed-by: tms
+        app.kubernetes.io/name: triton
+        app.kubernetes.io/part-of: inference
+        experiment: "42"
+        team: vision
+        tms.internal/installation: main
+        tms.internal/lease-id: 0123456789abcdef0123456789abcdef
+    spec:
+      clusterIP: None
       ports:
       - name: http
         port: 8000
@@ -741,6 +862,13 @@ fn a_lease_scales_on_every_metric_with_figures_of_dcgm() {
             - --strict-readiness=true
             - --exit-timeout-secs=60
             - --grpc-max-connection-age=300000
+            - --http-restricted-api=model-repository:tms-key=$(TMS_REPOSITORY_KEY)
+            - --grpc-restricted-protocol=model-repository:tms-key=$(TMS_REPOSITORY_KEY)
+            env:
+            - name: TMS_REPOSITORY_KEY
+              valueFrom:
+                fieldRef:
+                  fieldPath: metadata.uid
             image: nvcr.io/nvidia/tritonserver:26.07-py3
             livenessProbe:
               failureThreshold: 6
@@ -790,6 +918,9 @@ fn a_lease_scales_on_every_metric_with_figures_of_dcgm() {
               mountPath: /dev/shm
             - name: tmp
               mountPath: /tmp
+            - name: claim-0
+              mountPath: /claims/models
+              readOnly: true
           enableServiceLinks: false
           initContainers:
           - name: agent
@@ -802,13 +933,22 @@ fn a_lease_scales_on_every_metric_with_figures_of_dcgm() {
                 [
                   {
                     "name": "tokenizer",
-                    "uri": "s3://models/tokenizer"
+                    "uri": "pvc://models/tokenizer"
                   },
                   {
                     "name": "bert",
-                    "uri": "https://models.example.com/bert.tar.gz"
+                    "uri": "https://models.example.com/bert.tar.gz",
+                    "secret": "model-credentials"
                   }
                 ]
+            - name: TMS_REPOSITORY_KEY
+              valueFrom:
+                fieldRef:
+                  fieldPath: metadata.uid
+            - name: TMS_MAXIMUM_BYTES
+              value: "107374182400"
+            - name: TMS_ALLOW_HTTP
+              value: "false"
             image: tms-server:1.0.0
             ports:
             - name: agent
@@ -841,6 +981,12 @@ fn a_lease_scales_on_every_metric_with_figures_of_dcgm() {
             volumeMounts:
             - name: models
               mountPath: /models
+            - name: claim-0
+              mountPath: /claims/models
+              readOnly: true
+            - name: credentials-0
+              mountPath: /credentials/model-credentials
+              readOnly: true
           securityContext:
             fsGroup: 1000
             runAsGroup: 1000
@@ -863,6 +1009,13 @@ fn a_lease_scales_on_every_metric_with_figures_of_dcgm() {
           - name: tmp
             emptyDir:
               sizeLimit: 50Gi
+          - name: claim-0
+            persistentVolumeClaim:
+              claimName: models
+              readOnly: true
+          - name: credentials-0
+            secret:
+              secretName: model-credentials
     ---
     apiVersion: v1
     kind: Service
@@ -877,6 +1030,31 @@ fn a_lease_scales_on_every_metric_with_figures_of_dcgm() {
         tms.internal/installation: main
         tms.internal/lease-id: 0123456789abcdef0123456789abcdef
     spec:
+      ports:
+      - name: http
+        port: 8000
+        targetPort: http
+      - name: grpc
+        appProtocol: kubernetes.io/h2c
+        port: 8001
+        targetPort: grpc
+      selector:
+        tms.internal/lease-id: 0123456789abcdef0123456789abcdef
+    ---
+    apiVersion: v1
+    kind: Service
+    metadata:
+      name: tms-0123456789abcdef0123456789abcdef-headless
+      namespace: tms
+      annotations:
+        tms.internal/generation: "1"
+      labels:
+        app.kubernetes.io/managed-by: tms
+        app.kubernetes.io/name: triton
+        tms.internal/installation: main
+        tms.internal/lease-id: 0123456789abcdef0123456789abcdef
+    spec:
+      clusterIP: None
       ports:
       - name: http
         port: 8000

@@ -1,0 +1,196 @@
+//! What replicas tell of their models while they come up, and how much of that a lease reports: the least advanced replica
+//! counts, and bytes are told in steps, so that a download is a few changes of a row and not thousands.
+
+use super::lease::{Lease, ModelReport, ModelState, Phase};
+use super::observed::{ModelFault, Observed, PodSeen, Trouble};
+
+/// A download is told at each of so many parts of it.
+const STEPS: u64 = 10;
+/// A download of unknown size is told after each of so many bytes.
+const STEP_BYTES: u64 = 256 << 20;
+
+/// Returns the report of each model of `lease`, which is in this phase.
+pub fn models(
+    lease: &Lease,
+    phase: Phase,
+    observed: &Observed,
+    trouble: Option<&Trouble>,
+) -> Vec<ModelReport> {
+    let faults = match trouble {
+        Some(Trouble::Models(faults)) => faults.as_slice(),
+        _ => &[],
+    };
+    let report = |name: &String| {
+        let seen = match faults.iter().find(|fault| fault.name == *name) {
+            Some(ModelFault { message, .. }) => ModelReport::new(name, ModelState::Failed, message),
+            None => seen(name, phase, observed),
+        };
+        match lease.report.models.iter().find(|known| known.name == *name) {
+            Some(known) => sparse(known, seen),
+            None => seen,
+        }
+    };
+    lease.spec.models.iter().map(|model| report(&model.name)).collect()
+}
+
+/// Returns what is to be told of a model of which `known` was told: the same again where only bytes changed, and by less
+/// than a step, or only numbers in the message.
+pub fn sparse(known: &ModelReport, seen: ModelReport) -> ModelReport {
+    let words = |text: &str| text.chars().filter(|c| !c.is_ascii_digit()).collect::<String>();
+    let is_of_same = known.state == seen.state
+        && known.total_bytes == seen.total_bytes
+        && words(&known.message) == words(&seen.message);
+    if is_of_same && !is_step(known.downloaded_bytes, seen.downloaded_bytes, seen.total_bytes) {
+        known.clone()
+    } else {
+        seen
+    }
+}
+
+/// Returns what models say of why they are not there yet, or nothing.
+pub fn reason(models: &[ModelReport]) -> Option<String> {
+    let speaking = models.iter().filter(|model| !model.message.is_empty());
+    let reasons: Vec<_> = speaking.map(|model| format!("{}: {}", model.name, model.message)).collect();
+    (!reasons.is_empty()).then(|| reasons.join("; "))
+}
+
+fn is_step(known: Option<u64>, seen: Option<u64>, total: Option<u64>) -> bool {
+    let step = total.map_or(STEP_BYTES, |total| (total / STEPS).max(1));
+    match (known, seen) {
+        (Some(known), Some(seen)) => seen >= known.saturating_add(step),
+        (None, Some(_)) => true,
+        (_, None) => false,
+    }
+}
+
+fn seen(name: &str, phase: Phase, observed: &Observed) -> ModelReport {
+    let plain = |state| ModelReport::new(name, state, "");
+    match phase {
+        Phase::Pending | Phase::Provisioning | Phase::Asleep | Phase::Written => plain(ModelState::Pending),
+        Phase::Ready => plain(ModelState::Ready),
+        Phase::Degraded if observed.replicas.ready > 0 => {
+            let failed = observed.pods.iter().map(|pod| of_pod(name, pod));
+            failed.min_by_key(progress).filter(is_failed).unwrap_or_else(|| plain(ModelState::Ready))
+        }
+        Phase::Loading | Phase::Degraded => {
+            let all = observed.pods.iter().map(|pod| of_pod(name, pod));
+            all.min_by_key(progress).unwrap_or_else(|| plain(ModelState::Loading))
+        }
+    }
+}
+
+/// Returns where a model is in one replica, as far as that is known.
+fn of_pod(name: &str, pod: &PodSeen) -> ModelReport {
+    let state = match pod.models.iter().find(|model| model.name == name) {
+        _ if pod.is_ready => ModelState::Ready,
+        Some(model) => return model.clone(),
+        // Triton starts once all models are laid out.
+        None if pod.start.fetched_at.is_some() => ModelState::Loading,
+        None => ModelState::Pending,
+    };
+    ModelReport::new(name, state, "")
+}
+
+fn is_failed(model: &ModelReport) -> bool {
+    model.state == ModelState::Failed
+}
+
+/// How far a model is; what failed comes first.
+fn progress(model: &ModelReport) -> (u8, u64) {
+    let rank = match model.state {
+        ModelState::Failed => 0,
+        ModelState::Pending | ModelState::Unloaded => 1,
+        ModelState::Downloading => 2,
+        ModelState::Loading => 3,
+        ModelState::Ready => 4,
+    };
+    (rank, model.downloaded_bytes.unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::domain::lease::Replicas;
+    use crate::domain::observed::Objects;
+    use crate::domain::start::Start;
+
+    fn downloading(downloaded: u64, total: Option<u64>, message: &str) -> ModelReport {
+        ModelReport {
+            downloaded_bytes: Some(downloaded),
+            total_bytes: total,
+            ..ModelReport::new("bert", ModelState::Downloading, message)
+        }
+    }
+
+    fn pod(is_running: bool, models: &[ModelReport]) -> PodSeen {
+        PodSeen { is_running, models: models.to_vec(), ..PodSeen::default() }
+    }
+
+    fn ready() -> PodSeen {
+        PodSeen { is_running: true, is_ready: true, ..PodSeen::default() }
+    }
+
+    fn in_phase(phase: Phase, pods: Vec<PodSeen>) -> String {
+        let count = pods.iter().filter(|pod| pod.is_ready).count();
+        let replicas = Replicas { desired: 2, current: 2, ready: u32::try_from(count).unwrap() };
+        let observed = Observed { objects: Objects::Match, replicas, deployment_fault: None, pods };
+        let seen = seen("bert", phase, &observed);
+        let bytes = seen.downloaded_bytes.map(|bytes| format!(" {bytes}")).unwrap_or_default();
+        format!("{:?}{bytes} {}", seen.state, seen.message).trim_end().to_owned()
+    }
+
+    #[test]
+    fn the_least_advanced_replica_counts() {
+        let loading = ModelReport::new("bert", ModelState::Loading, "");
+        let failed = ModelReport::new("bert", ModelState::Failed, "corrupt");
+        let start = Start { fetched_at: Some(Timestamp::UNIX_EPOCH), ..Start::default() };
+        let fetched = PodSeen { start, ..pod(true, &[]) };
+        let fetching = |bytes| pod(true, &[downloading(bytes, Some(100), "")]);
+        let cases = [
+            (Phase::Loading, vec![fetching(50), fetching(20)], "Downloading 20"),
+            (Phase::Loading, vec![fetching(50), pod(true, &[loading])], "Downloading 50"),
+            (Phase::Loading, vec![fetching(50), ready()], "Downloading 50"),
+            (Phase::Loading, vec![fetching(50), pod(false, &[])], "Pending"),
+            (Phase::Loading, vec![fetching(50), pod(true, &[])], "Pending"),
+            (Phase::Loading, vec![fetching(50), fetched.clone()], "Downloading 50"),
+            (Phase::Loading, vec![fetched], "Loading"),
+            (Phase::Loading, vec![fetching(50), pod(true, std::slice::from_ref(&failed))], "Failed corrupt"),
+            (Phase::Loading, vec![pod(true, &[])], "Pending"),
+            (Phase::Provisioning, vec![pod(false, &[])], "Pending"),
+            (Phase::Ready, vec![ready(), fetching(50)], "Ready"),
+            (Phase::Degraded, vec![ready(), fetching(50)], "Ready"),
+            (Phase::Degraded, vec![ready(), pod(true, &[failed])], "Failed corrupt"),
+            (Phase::Degraded, vec![fetching(50)], "Downloading 50"),
+            (Phase::Degraded, vec![], "Loading"),
+        ];
+        for (phase, pods, expected) in cases {
+            assert_eq!(in_phase(phase, pods.clone()), expected, "{phase:?} {pods:?}");
+        }
+    }
+
+    #[test]
+    fn a_download_is_told_in_steps() {
+        let mib = |count: u64| count << 20;
+        let (all, step) = (Some(1000), mib(256));
+        // Told, seen, whether that is told.
+        let cases = [
+            (downloading(100, all, ""), downloading(199, all, ""), false),
+            (downloading(100, all, ""), downloading(200, all, ""), true),
+            (downloading(100, all, ""), downloading(20, all, ""), false),
+            (downloading(100, all, ""), downloading(101, None, ""), true),
+            (downloading(0, None, ""), downloading(step - 1, None, ""), false),
+            (downloading(0, None, ""), downloading(step, None, ""), true),
+            (downloading(0, Some(5), ""), downloading(1, Some(5), ""), true),
+            (downloading(100, all, ""), downloading(101, all, "no answer within 10s"), true),
+            (downloading(100, all, "again in 1s"), downloading(101, all, "again in 15s"), false),
+            (downloading(100, all, ""), ModelReport::new("bert", ModelState::Loading, ""), true),
+            (ModelReport::new("bert", ModelState::Pending, ""), downloading(0, None, ""), true),
+        ];
+        for (told, seen, is_told) in cases {
+            let expected = if is_told { seen.clone() } else { told.clone() };
+            assert_eq!(sparse(&told, seen.clone()), expected, "{told:?} then {seen:?}");
+        }
+    }
+}

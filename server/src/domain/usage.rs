@@ -1,0 +1,119 @@
+//! Whether leases are used: what their Tritons have counted, compared with the last look. Counters live in memory only; the
+//! first look after a restart is a new beginning.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use jiff::Timestamp;
+
+use super::lease::{Lease, LeaseId};
+
+/// What one pod of a lease has served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Served {
+    /// UID of the pod.
+    pub pod: String,
+    /// Requests that its Triton has answered since it started; `None` where it does not say.
+    pub requests: Option<u64>,
+}
+
+/// What was counted at the last look.
+#[derive(Debug)]
+pub struct Usage {
+    since: Timestamp,
+    leases: HashMap<LeaseId, BTreeMap<String, u64>>,
+}
+
+impl Usage {
+    /// Begins to look, now.
+    pub fn since(now: Timestamp) -> Self {
+        Self { since: now, leases: HashMap::new() }
+    }
+
+    /// Takes a look at a lease whose pods have served this, and returns whether it was used since the last look.
+    ///
+    /// A pod that is new counts from zero, and so does one whose Triton has started anew. The first look at a lease that was
+    /// ready before looks were taken says nothing of when its requests came: it counts as no use.
+    pub fn look(&mut self, lease: &Lease, served: &[Served]) -> bool {
+        let counted = || served.iter().filter_map(|seen| Some((seen.pod.clone(), seen.requests?)));
+        let is_first = !self.leases.contains_key(&lease.id);
+        if is_first && counted().next().is_none() {
+            return false;
+        }
+        let was_ready_before = lease.report.first_ready_at.is_none_or(|ready| ready < self.since);
+        let known = self.leases.entry(lease.id).or_default();
+        let is_used = counted().any(|(pod, requests)| requests > 0 && known.get(&pod) != Some(&requests));
+        // One that does not answer this time keeps its count, so that its past is not taken for news.
+        known.retain(|pod, _| served.iter().any(|seen| seen.pod == *pod));
+        known.extend(counted());
+        is_used && !(is_first && was_ready_before)
+    }
+
+    /// Forgets leases but these.
+    pub fn keep(&mut self, leases: &BTreeSet<LeaseId>) {
+        self.leases.retain(|id, _| leases.contains(id));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::life::tests::lease;
+
+    fn second(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    /// A lease that was first ready at second 100.
+    fn ready_lease() -> Lease {
+        let mut lease = lease();
+        lease.report.first_ready_at = Some(second(100));
+        lease
+    }
+
+    fn look(usage: &mut Usage, lease: &Lease, served: &[(&str, Option<u64>)]) -> bool {
+        let served =
+            served.iter().map(|(pod, requests)| Served { pod: (*pod).to_owned(), requests: *requests });
+        usage.look(lease, &served.collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn a_lease_is_used_when_a_counter_moves() {
+        let lease = ready_lease();
+        let mut usage = Usage::since(second(0));
+        type Counts = &'static [(&'static str, Option<u64>)];
+        let cases: [(Counts, bool, &str); 9] = [
+            (&[], false, "no pods"),
+            (&[("a", Some(0))], false, "a new pod that served nothing"),
+            (&[("a", Some(3))], true, "requests"),
+            (&[("a", Some(3)), ("b", Some(0))], false, "none since"),
+            (&[("a", Some(3)), ("b", Some(2))], true, "another pod"),
+            (&[("a", None), ("b", Some(2))], false, "one does not answer"),
+            (&[("a", Some(3)), ("b", Some(2))], false, "and then says the same"),
+            (&[("a", Some(1)), ("b", Some(2))], true, "a Triton that started anew has served one"),
+            (&[("a", Some(0)), ("b", Some(2))], false, "and another that started anew has served none"),
+        ];
+        for (served, is_used, why) in cases {
+            assert_eq!(look(&mut usage, &lease, served), is_used, "{why}");
+        }
+    }
+
+    #[test]
+    fn the_first_look_after_a_restart_is_no_use_but_the_next_is() {
+        let lease = ready_lease();
+        let mut usage = Usage::since(second(200));
+        assert!(!look(&mut usage, &lease, &[("a", None)]), "nothing is known yet");
+        assert!(!look(&mut usage, &lease, &[("a", Some(7))]), "requests of before");
+        assert!(look(&mut usage, &lease, &[("a", Some(8))]));
+    }
+
+    #[test]
+    fn a_pod_that_is_gone_is_forgotten() {
+        let lease = ready_lease();
+        let mut usage = Usage::since(second(0));
+        assert!(look(&mut usage, &lease, &[("a", Some(7))]));
+        look(&mut usage, &lease, &[("b", Some(0))]);
+        assert_eq!(usage.leases[&lease.id].len(), 1);
+        usage.keep(&BTreeSet::new());
+        assert_eq!(usage.leases.len(), 0);
+    }
+}

@@ -1,0 +1,30 @@
+//! What runs in pods of a real node: real Tritons, and TMS itself as its chart installs it. The node is shared by the tests
+//! of this file; Pod Security `restricted` is enforced wherever they have pods.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on ends")]
+
+mod changes;
+mod failures;
+mod installation;
+mod leases;
+mod namespace;
+mod node;
+mod people;
+mod site;
+mod traffic;
+mod upgrade;
+
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+/// Held for reading by tests that have pods, for writing by one that breaks the node.
+static NODE: RwLock<()> = RwLock::new(());
+
+/// Keeps the node whole until the test ends.
+fn use_node() -> RwLockReadGuard<'static, ()> {
+    NODE.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Waits until nobody uses the node, and keeps others from it until the test ends.
+fn break_node() -> RwLockWriteGuard<'static, ()> {
+    NODE.write().unwrap_or_else(PoisonError::into_inner)
+}
