@@ -39,6 +39,11 @@ async fn models_load_in_order_and_answer(client: Client<'static>) {
     let endpoint = lease.endpoint.as_ref().unwrap();
     let program = ask(&format!("http://{}:{}/v2/models/both/infer", endpoint.host, endpoint.http_port));
     assert_eq!(client.installation.namespace.ask(&program).as_deref(), Ok("[1.5, 2.5]\n"));
+    let log = ["logs", "--selector=app.kubernetes.io/name=tms-server", "--tail=-1"];
+    let log = client.installation.namespace.kubectl(&log).expect("the kubelet gives the log");
+    let is_start = |line: &&str| line.contains(&lease.id) && line.contains("cold_start.ready_ms");
+    let start = log.lines().find(is_start).expect("the server says where the first start went");
+    println!("a cold start: {}", &start[start.find("cold_start").unwrap()..]);
     // Who may ask the models may not unload them.
     let program =
         unload(&format!("http://{}:{}/v2/repository/models/both/unload", endpoint.host, endpoint.http_port));
