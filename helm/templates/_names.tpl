@@ -8,7 +8,7 @@
 {{/* Labels by which the server's pods are known; they never change. */}}
 {{- define "tms.selector" -}}
 app.kubernetes.io/name: tms-server
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 
 {{- define "tms.labels" -}}

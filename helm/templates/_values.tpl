@@ -69,8 +69,9 @@ default is false, so true is what somebody wrote.
   "server.apiService.address" "server.apiService.type"
   "server.autoscaling.metrics" "server.autoscaling.prometheus.podMonitorLabels" "server.autoscaling.prometheus.ruleLabels"
   "server.cluster.kind" "server.cluster.manifests.directory"
-  "server.database.passwordSecret" "server.database.url"
-  "server.deployment.imagePullPolicy" "server.deployment.podLabels" "server.persistence" "server.tls"
+  "server.database.passwordSecret.key" "server.database.url"
+  "server.deployment.imagePullPolicy" "server.deployment.podLabels" "server.deployment.replicas"
+  "server.persistence.enabled" "server.persistence.size" "server.tls"
 }}
 {{- $found := $.Values }}
 {{- $path := "" }}

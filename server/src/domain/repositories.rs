@@ -121,12 +121,15 @@ impl Target {
             return Err(NotATarget::Host);
         }
         let url = Url::parse(&format!("https://{text}")).map_err(|_| NotATarget::Host)?;
+        // A URL forgets the port that its scheme means anyway; another scheme's URL keeps it.
+        let written_port = || Url::parse(&format!("http://{text}")).ok().and_then(|url| url.port());
+        let port = url.port().or_else(written_port);
         let host = match url.host().ok_or(NotATarget::Host)? {
             Host::Domain(name) => TargetHost::Labels(labels(name)),
             Host::Ipv4(address) => TargetHost::Address(address.into()),
             Host::Ipv6(address) => TargetHost::Address(address.into()),
         };
-        Ok(Self { host, port: url.port(), segments: segments(url.path()) })
+        Ok(Self { host, port, segments: segments(url.path()) })
     }
 
     /// Labels of the host count from the right, an IP address as a whole, segments of the path from the left.
@@ -136,7 +139,8 @@ impl Target {
             (TargetHost::Labels(own), Err(_)) => labels(&uri.host).starts_with(own),
             (TargetHost::Address(_), Err(_)) | (TargetHost::Labels(_), Ok(_)) => false,
         };
-        let is_port = self.port.is_none() || self.port == uri.port;
+        let asked_port = uri.port.unwrap_or(if uri.is_plain { 80 } else { 443 });
+        let is_port = self.port.is_none_or(|port| port == asked_port);
         is_host && is_port && segments(&uri.path).starts_with(&self.segments)
     }
 
@@ -205,6 +209,9 @@ mod tests {
             ("[2001:db8::1]", "https://[2001:DB8:0::1]/a", true),
             ("h:8443", "https://h:8443/a", true),
             ("h:8443", "https://h/a", false),
+            ("h:443", "https://h/a", true),
+            ("h:443", "https://h:8443/a", false),
+            ("h:443", "https://sub.h:443/a", true),
             ("h", "https://h:8443/a", true),
         ] {
             assert_eq!(repositories(&[target]).secret(&http(uri)).is_some(), belongs, "{target} of {uri}");

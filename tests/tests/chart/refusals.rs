@@ -121,6 +121,14 @@ fn what_no_pod_could_run_with_is_refused_with_what_to_do() {
         ("server.tls", "~", "server.tls: its default is missing"),
         ("server", "~", "server: its default is missing"),
         ("images.server", "~", "images.server: its default is missing"),
+        ("server.persistence.enabled", "~", "server.persistence.enabled: its default is missing"),
+        ("server.persistence.size", "~", "server.persistence.size: its default is missing"),
+        ("server.deployment.replicas", "~", "server.deployment.replicas: its default is missing"),
+        (
+            "server.database.passwordSecret.key",
+            "~",
+            "server.database.passwordSecret.key: its default is missing",
+        ),
     ];
     for (key, value, expected) in cases {
         let refusal = helm.template(&setting(key, value)).expect_err(key);

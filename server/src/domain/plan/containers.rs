@@ -61,8 +61,11 @@ pub(super) fn agent(id: LeaseId, storage: &Storage<'_>, settings: &Settings) -> 
             period_seconds: Some(int(AGENT_PERIOD_SECONDS)),
             ..probe(AGENT, "/fetched")
         }),
+        // A Triton that was started again is ready by itself before it has a model: the first no counts.
         readiness_probe: Some(Probe {
             period_seconds: Some(int(AGENT_PERIOD_SECONDS)),
+            timeout_seconds: Some(5),
+            failure_threshold: Some(1),
             ..probe(AGENT, "/ready")
         }),
         security_context: Some(SecurityContext { read_only_root_filesystem: Some(true), ..restricted() }),

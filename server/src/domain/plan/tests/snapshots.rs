@@ -160,10 +160,12 @@ fn a_lease_with_a_gpu_scales_on_gpu_queue_and_cpu() {
             - name: agent
               containerPort: 8010
             readinessProbe:
+              failureThreshold: 1
               httpGet:
                 path: /ready
                 port: agent
               periodSeconds: 2
+              timeoutSeconds: 5
             resources:
               limits:
                 memory: 256Mi
@@ -624,10 +626,12 @@ fn a_lease_without_gpu_keeps_its_replicas() {
             - name: agent
               containerPort: 8010
             readinessProbe:
+              failureThreshold: 1
               httpGet:
                 path: /ready
                 port: agent
               periodSeconds: 2
+              timeoutSeconds: 5
             resources:
               limits:
                 memory: 256Mi
@@ -954,10 +958,12 @@ fn a_lease_scales_on_every_metric_with_figures_of_dcgm() {
             - name: agent
               containerPort: 8010
             readinessProbe:
+              failureThreshold: 1
               httpGet:
                 path: /ready
                 port: agent
               periodSeconds: 2
+              timeoutSeconds: 5
             resources:
               limits:
                 memory: 256Mi
