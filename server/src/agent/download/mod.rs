@@ -64,6 +64,17 @@ pub struct Order<'a> {
     pub maximum_bytes: u64,
 }
 
+/// What has come of a file.
+#[derive(Clone, Copy, Debug)]
+pub struct Came {
+    /// Bytes that came in this try.
+    pub now: u64,
+    /// Bytes that came in all.
+    pub bytes: u64,
+    /// Bytes of the whole file, where the server says so.
+    pub total: Option<u64>,
+}
+
 /// A file that grows over several tries.
 pub struct Partial {
     file: File,
@@ -100,13 +111,13 @@ impl Partial {
     }
 }
 
-/// Goes on with a download until it is complete and its checksum right. `tell` learns of the bytes, also of all together
-/// where the server says so.
+/// Goes on with a download until it is complete and its checksum right. `tell` learns of the bytes,
+/// first of all when the server has answered.
 pub async fn download(
     web: &Web,
     order: &Order<'_>,
     partial: &mut Partial,
-    tell: &(impl Fn(u64, Option<u64>) + Sync),
+    tell: &(impl Fn(Came) + Sync),
 ) -> Result<(), Fault> {
     let (response, hop) = follow(web, order, partial).await?;
     let found = match answer::found(&response, order, &hop, partial.written) {
@@ -174,9 +185,10 @@ async fn receive(
     transfer: &Transfer,
     order: &Order<'_>,
     partial: &mut Partial,
-    tell: &(impl Fn(u64, Option<u64>) + Sync),
+    tell: &(impl Fn(Came) + Sync),
 ) -> Result<(), Fault> {
-    tell(partial.written, transfer.total);
+    let (start, total) = (partial.written, transfer.total);
+    tell(Came { now: 0, bytes: start, total });
     loop {
         let frame = match timeout(IDLE_TIMEOUT, body.frame()).await {
             Ok(Some(Ok(frame))) => frame,
@@ -189,7 +201,7 @@ async fn receive(
             return Err(answer::too_large(order.maximum_bytes));
         }
         partial.append(&bytes).await.map_err(disk)?;
-        tell(partial.written, transfer.total);
+        tell(Came { now: partial.written - start, bytes: partial.written, total });
     }
     debug_assert!(body.is_end_stream());
     match transfer.total {
