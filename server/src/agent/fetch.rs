@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::backoff::Backoff;
 use super::credentials::authorization;
-use super::download::{Came, Order, Partial, Web, download, web};
+use super::download::{Came, Order, Partial, Web, anew, download, web};
 use super::fault::{Failure, Fault};
 use super::layout::Repository;
 use super::settings::{Model, Settings};
@@ -144,6 +144,12 @@ impl Attempt {
                 if matches!(placed, Err(Fault::Transient { .. })) {
                     // Such as a full disk: the file is as good as before.
                     return placed;
+                }
+                if let (Err(fault), Some(partial)) = (&placed, &mut self.partial)
+                    && partial.second_chance().await?
+                {
+                    self.is_downloaded = false;
+                    return Err(anew(fault));
                 }
                 if let Err(error) = std::fs::remove_file(&file) {
                     tracing::warn!(error = %error, "cannot remove the downloaded file");
