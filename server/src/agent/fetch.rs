@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::backoff::Backoff;
 use super::credentials::authorization;
-use super::download::{Order, Partial, Web, download, web};
+use super::download::{Came, Order, Partial, Web, anew, download, web};
 use super::fault::{Failure, Fault};
 use super::layout::Repository;
 use super::settings::{Model, Settings};
@@ -16,6 +16,8 @@ use crate::domain::uri::{HttpUri, ModelUri};
 
 /// What is said of a model while others are still on their way.
 const FETCHED: &str = "fetched, waits for the others";
+/// What is said of a model that has come.
+const UNPACKING: &str = "unpacking";
 
 /// A model on its way into the repository.
 struct Job<'a> {
@@ -93,7 +95,7 @@ async fn persist(
                     duration_ms,
                     "is tried again after a pause"
                 );
-                board.set(job.index, State::Downloading, &message);
+                board.fail(job.index, State::Downloading, &message);
                 tokio::time::sleep(pause).await;
             }
             Err(permanent) => return Err(permanent),
@@ -120,7 +122,7 @@ impl Attempt {
         match &job.uri {
             ModelUri::Claim { claim, path } => {
                 let (claim, path) = (claim.clone(), path.clone());
-                board.set(job.index, State::Downloading, "");
+                board.begin(job.index, State::Downloading, "");
                 in_background(repository, move |repository| {
                     repository.place_claim(&name, &uri, &claim, &path)
                 })
@@ -131,8 +133,9 @@ impl Attempt {
                 if !self.is_downloaded {
                     self.download(job, http, settings, &file, board).await?;
                     self.is_downloaded = true;
+                    board.set(job.index, State::Downloading, UNPACKING);
                 }
-                board.set(job.index, State::Downloading, "unpacking");
+                board.begin(job.index, State::Downloading, UNPACKING);
                 let archive = file.clone();
                 let placed = in_background(repository, move |repository| {
                     repository.place_archive(&name, &uri, &archive)
@@ -141,6 +144,12 @@ impl Attempt {
                 if matches!(placed, Err(Fault::Transient { .. })) {
                     // Such as a full disk: the file is as good as before.
                     return placed;
+                }
+                if let (Err(fault), Some(partial)) = (&placed, &mut self.partial)
+                    && partial.second_chance().await?
+                {
+                    self.is_downloaded = false;
+                    return Err(anew(fault));
                 }
                 if let Err(error) = std::fs::remove_file(&file) {
                     tracing::warn!(error = %error, "cannot remove the downloaded file");
@@ -182,7 +191,7 @@ impl Attempt {
             unreachable!("both were made above");
         };
         let index = job.index;
-        download(web, &order, partial, &move |bytes, total| board.bytes(index, bytes, total)).await
+        download(web, &order, partial, &move |came: Came| board.bytes(index, came)).await
     }
 
     fn written(&self) -> u64 {

@@ -100,12 +100,12 @@ async fn load(
         Ok(true) => {}
         // It is starting, or about to end: what it is given now would be lost.
         Ok(false) => {
-            board.set(index, State::Loading, "Triton is not live");
+            board.begin(index, State::Loading, "Triton is not live");
             return Err(Interrupted::Away);
         }
         Err(silence) => return Err(lost(board, count, &silence)),
     }
-    board.set(index, State::Loading, "");
+    board.begin(index, State::Loading, "");
     tracing::info!(model, "is being loaded");
     let stopwatch = crate::clock::stopwatch();
     match triton.load(model).await {
@@ -116,21 +116,21 @@ async fn load(
         }
         Err(Fault::Transient { message, wait }) => {
             tracing::warn!(model, error = message, "is loaded again after a pause");
-            board.set(index, State::Loading, &message);
+            board.fail(index, State::Loading, &message);
             Err(Interrupted::Paused(wait))
         }
         Err(Fault::Permanent(message)) => {
-            board.set(index, State::Failed, &message);
+            board.fail(index, State::Failed, &message);
             Err(Interrupted::Failed(Failure { name: model.to_owned(), message }))
         }
     }
 }
 
-/// Notes that Triton cannot be asked: what it had is not known any more.
+/// Notes that Triton cannot be asked: what it had is not known any more. A model that failed may be why.
 fn lost(board: &Board, count: usize, silence: &Silence) -> Interrupted {
     let reason = silence.to_string();
     for index in 0..count {
-        board.set(index, State::Loading, if index == 0 { &reason } else { WAITING });
+        board.begin(index, State::Loading, if index == 0 { &reason } else { WAITING });
     }
     Interrupted::Away
 }

@@ -50,9 +50,12 @@ pub fn check(directory: &Path, name: &str) -> Result<(), Unfit> {
     let mut directories = Vec::new();
     for entry in fs::read_dir(directory).map_err(Unfit::Unreadable)? {
         let entry = entry.map_err(Unfit::Unreadable)?;
-        // A version may be a link; one that leads nowhere is no directory.
-        if entry.path().is_dir() {
-            directories.push(entry.file_name());
+        match is_directory(&entry.path()) {
+            Ok(true) => directories.push(entry.file_name()),
+            Ok(false) => {}
+            // What is no version does not matter, nor does whether it can be read.
+            Err(_) if !is_version(&entry.file_name()) => {}
+            Err(error) => return Err(Unfit::Unreadable(error)),
         }
     }
     if !directories.iter().any(|name| is_version(name)) {
@@ -65,6 +68,18 @@ pub fn check(directory: &Path, name: &str) -> Result<(), Unfit> {
         }
         // What is no configuration at all, Triton explains.
         Named::As(_) | Named::Not | Named::Unreadable => Ok(()),
+    }
+}
+
+/// Returns whether a path leads to a directory. A link that leads nowhere does not; what cannot be told is an error.
+fn is_directory(path: &Path) -> io::Result<bool> {
+    match fs::metadata(path) {
+        Ok(found) => Ok(found.is_dir()),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Ok(false)
+        }
+        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => Ok(false),
+        Err(error) => Err(error),
     }
 }
 
@@ -144,5 +159,21 @@ mod tests {
         there is no version directory: put the model's files into a directory named by a number, such as 1/ (an ensemble needs an empty one); there is only a directory "model": if that is the model, name it in the uri
         there is no version directory: put the model's files into a directory named by a number, such as 1/ (an ensemble needs an empty one); there is only a directory "99999999999999999999": if that is the model, name it in the uri
         "#);
+    }
+
+    #[test]
+    fn a_version_that_cannot_be_looked_at_is_not_said_to_be_missing() {
+        let linked = |name: &str, target: &str| {
+            let folder = tempfile::tempdir().unwrap();
+            std::os::unix::fs::symlink(target, folder.path().join(name)).unwrap();
+            check(folder.path(), "a").unwrap_err()
+        };
+        for nowhere in ["nothing", "1", "/dev/null/x"] {
+            assert!(matches!(linked("1", nowhere), Unfit::NoVersion { .. }), "{nowhere}");
+        }
+        // No file system has a name that long; it stands for any other error.
+        let long = "x".repeat(300);
+        assert!(matches!(linked("1", &long), Unfit::Unreadable(_)));
+        assert!(matches!(linked("notes", &long), Unfit::NoVersion { .. }));
     }
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use tokio::sync::watch;
 
+use super::download::Came;
 use crate::clock;
 
 /// Time between two news of how many bytes have come.
@@ -43,6 +44,9 @@ pub struct Model {
     pub total_bytes: Option<u64>,
     /// Why it is not further, or nothing.
     pub message: String,
+    /// Whether its last try failed, and nothing has gone well since.
+    #[serde(skip)]
+    pub has_failed: bool,
 }
 
 /// What is known of all models at one time.
@@ -87,6 +91,7 @@ impl Board {
             downloaded_bytes: None,
             total_bytes: None,
             message: String::new(),
+            has_failed: false,
         };
         let models = names.map(model).collect();
         Self {
@@ -112,21 +117,27 @@ impl Board {
 
     /// Says where a model is, and why it is not further.
     pub fn set(&self, index: usize, state: State, message: &str) {
-        self.change(index, |model| {
-            let bytes = model.downloaded_bytes.filter(|_| state == State::Downloading);
-            let total = model.total_bytes.filter(|_| state == State::Downloading);
-            Model {
-                name: model.name.clone(),
-                state,
-                downloaded_bytes: bytes,
-                total_bytes: total,
-                message: message.to_owned(),
-            }
+        self.change(index, |model| moved(model, state, message));
+    }
+
+    /// Says that a try failed, and where that leaves the model.
+    pub fn fail(&self, index: usize, state: State, message: &str) {
+        self.change(index, |model| Model { has_failed: true, ..moved(model, state, message) });
+    }
+
+    /// Says what is done with a model now, unless its last try failed: that one's reason stays until something goes well, so
+    /// that it does not come and go with every try.
+    pub fn begin(&self, index: usize, state: State, message: &str) {
+        self.change(index, |model| match model.has_failed {
+            true => model.clone(),
+            false => moved(model, state, message),
         });
     }
 
-    /// Says how much of a model has come: at once where it is its first or last byte, otherwise once a second.
-    pub fn bytes(&self, index: usize, downloaded: u64, total: Option<u64>) {
+    /// Says how much of a model has come: at once where it is its first or last byte, otherwise once a second. A try of which
+    /// nothing has come yet does not clear the reason of the one before.
+    pub fn bytes(&self, index: usize, came: Came) {
+        let Came { now, bytes: downloaded, total } = came;
         let is_notable = downloaded == 0 || Some(downloaded) == total;
         {
             let mut told = self.bytes_told.lock().expect("nobody panics while holding it");
@@ -135,12 +146,16 @@ impl Board {
             }
             *told = Some(clock::stopwatch());
         }
-        self.change(index, |model| Model {
-            state: State::Downloading,
-            downloaded_bytes: Some(downloaded),
-            total_bytes: total,
-            message: String::new(),
-            name: model.name.clone(),
+        self.change(index, |model| {
+            let has_failed = model.has_failed && now == 0;
+            Model {
+                name: model.name.clone(),
+                state: State::Downloading,
+                downloaded_bytes: Some(downloaded),
+                total_bytes: total,
+                message: if has_failed { model.message.clone() } else { String::new() },
+                has_failed,
+            }
         });
     }
 
@@ -166,17 +181,62 @@ impl Board {
     }
 }
 
+/// A model that has come to another state. How much of it came matters only while it comes.
+fn moved(model: &Model, state: State, message: &str) -> Model {
+    Model {
+        name: model.name.clone(),
+        state,
+        downloaded_bytes: model.downloaded_bytes.filter(|_| state == State::Downloading),
+        total_bytes: model.total_bytes.filter(|_| state == State::Downloading),
+        message: message.to_owned(),
+        has_failed: false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn shown(board: &Board) -> (State, String) {
+        let model = &board.snapshot().models[0];
+        (model.state, model.message.clone())
+    }
+
+    #[test]
+    fn the_reason_of_a_failed_load_stays_until_one_succeeds() {
+        let board = Board::new(["a".to_owned()].into_iter());
+        board.begin(0, State::Loading, "Triton is not live");
+        board.begin(0, State::Loading, "");
+        assert_eq!(shown(&board), (State::Loading, String::new()));
+        board.fail(0, State::Failed, "no GPU");
+        let revision = board.snapshot().revision;
+        board.begin(0, State::Loading, "");
+        board.fail(0, State::Failed, "no GPU");
+        assert_eq!(shown(&board), (State::Failed, "no GPU".to_owned()));
+        assert_eq!(board.snapshot().revision, revision, "trying again is no news");
+        board.set(0, State::Ready, "");
+        board.begin(0, State::Loading, "");
+        assert_eq!(shown(&board), (State::Loading, String::new()));
+    }
+
+    #[test]
+    fn the_reason_of_a_cut_download_stays_until_more_of_it_comes() {
+        let board = Board::new(["a".to_owned()].into_iter());
+        board.bytes(0, Came { now: 0, bytes: 0, total: Some(9) });
+        board.fail(0, State::Downloading, "it was cut");
+        board.bytes(0, Came { now: 0, bytes: 0, total: Some(9) });
+        assert_eq!(shown(&board), (State::Downloading, "it was cut".to_owned()));
+        board.bytes(0, Came { now: 9, bytes: 9, total: Some(9) });
+        assert_eq!(shown(&board), (State::Downloading, String::new()));
+    }
 
     #[tokio::test]
     async fn only_a_change_raises_the_revision() {
         let board = Board::new(["a".to_owned(), "b".to_owned()].into_iter());
         assert_eq!(board.snapshot().unready().as_deref(), Some("a waits for its turn"));
-        board.bytes(0, 0, Some(9));
-        board.bytes(0, 5, Some(9));
-        board.bytes(0, 9, Some(9));
+        for bytes in [0, 5, 9] {
+            board.bytes(0, Came { now: bytes, bytes, total: Some(9) });
+        }
         assert_eq!(board.after(2).await.revision, 3, "the five came within a second of the first");
         insta::assert_snapshot!(serde_json::to_string(&board.snapshot()).unwrap(), @r#"{"revision":3,"models":[{"name":"a","state":"downloading","downloadedBytes":9,"totalBytes":9,"message":""},{"name":"b","state":"pending","message":""}]}"#);
         board.set(0, State::Ready, "");

@@ -73,7 +73,7 @@ impl Triton {
         }
         let error = words::error_of(&text);
         match status {
-            StatusCode::BAD_REQUEST if self.is_live().await.unwrap_or(false) => {
+            StatusCode::BAD_REQUEST if !words::may_pass(&error) && self.is_live().await.unwrap_or(false) => {
                 Err(Fault::permanent(words::plain(&error)))
             }
             // Older and newer versions differ in the code for this one, which a repeated load cannot change.

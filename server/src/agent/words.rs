@@ -10,6 +10,16 @@ pub const NOT_POLLED: &str = "failed to poll from model repository";
 /// Most bytes of a message.
 const LONGEST: usize = 600;
 
+/// How Python begins to say where an error arose.
+const TRACEBACK: &str = "Traceback (most recent call last)";
+
+/// What errors say, in lower case, that a busy node or a full card causes.
+const PASSING: [&str; 6] =
+    ["timed out occur", "stub process", "out of memory", "out_of_memory", "shared memory", "no space left"];
+
+/// The pod itself, in which another container may be starting.
+const LOCAL: [&str; 3] = ["localhost", "127.0.0.1", "[::1]"];
+
 /// How Triton names the kinds of its errors.
 const KINDS: [&str; 9] = [
     "Internal",
@@ -54,6 +64,24 @@ pub fn plain(error: &str) -> String {
     }
 }
 
+/// Returns whether an error is about what the pod lacks at the moment, which the same load may find later.
+pub fn may_pass(error: &str) -> bool {
+    let text = complaint(unwrapped(error)).to_lowercase();
+    let is_local = || LOCAL.iter().any(|host| text.contains(host));
+    PASSING.iter().any(|words| text.contains(words))
+        || text.split(|c: char| !c.is_alphanumeric()).any(|word| word == "shm")
+        || (text.contains("connection refused") && is_local())
+}
+
+/// Takes off where in the code an error arose: names of files and lines of code are not what it says.
+fn complaint(text: &str) -> String {
+    let text = text.split_once("\n\nAt:\n").map_or(text, |(complaint, _)| complaint);
+    if !text.contains(TRACEBACK) {
+        return text.to_owned();
+    }
+    text.lines().filter(|line| !line.starts_with(' ')).collect::<Vec<_>>().join("\n")
+}
+
 /// Takes off what says only that a load failed.
 fn unwrapped(error: &str) -> &str {
     let mut text = error.trim().trim_end_matches(';').trim_end();
@@ -76,7 +104,7 @@ fn reason(text: &str) -> String {
         let place = places.lines().next().and_then(place).map(|place| format!(" ({place})"));
         return format!("{}{}", one_line(reason), place.unwrap_or_default());
     }
-    if text.contains("Traceback (most recent call last)") {
+    if text.contains(TRACEBACK) {
         let last = text.lines().map(str::trim).rfind(|line| !line.is_empty() && *line != ";");
         return last.unwrap_or(text).to_owned();
     }
@@ -130,5 +158,37 @@ mod tests {
         Triton gives no reason
         "#);
         assert!(plain(&"x".repeat(10_000)).len() <= LONGEST);
+    }
+
+    #[test]
+    fn only_what_a_pod_lacks_for_a_while_may_pass() {
+        let of = |error: &str| {
+            format!("load failed for model 'shm': version 1 is at UNAVAILABLE state: Internal: {error};\n")
+        };
+        let passing = [
+            "Timed out occurred while waiting for the stub process. Failed to initialize",
+            "Stub process 'a_0_0' is not healthy.",
+            "OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB\n\nAt:\n  /models/a/1/model.py(3): initialize\n",
+            "Traceback (most recent call last):\n  File \"/models/a/1/model.py\", line 4, in initialize\nRuntimeError: CUDA error: out of memory\nCompile with TORCH_USE_CUDA_DSA",
+            "CUDA_ERROR_OUT_OF_MEMORY",
+            "Failed to initialize Python stub: unable to open shared memory object",
+            "No space left on device: '/dev/x'",
+            "OSError: /dev/shm is full",
+            "HTTPConnectionPool(host='localhost', port=9000): [Errno 111] Connection refused",
+        ];
+        for error in passing {
+            assert!(may_pass(&of(error)), "{error}");
+        }
+        let lasting = [
+            "ValueError: weights are missing",
+            "ConnectionError: models.example.com:443: Connection refused",
+            "ValueError: marshmallow 3 is needed\n\nAt:\n  /models/shm/1/model.py(3): initialize\n",
+            "Traceback (most recent call last):\n  File \"/models/shm/1/model.py\", line 4, in initialize\n    shm = settings['x']\nKeyError: 'x'",
+            "unable to find backend library for backend 'nothere'",
+            "",
+        ];
+        for error in lasting {
+            assert!(!may_pass(&of(error)), "{error}");
+        }
     }
 }

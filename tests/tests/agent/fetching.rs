@@ -108,6 +108,26 @@ async fn a_file_that_changed_between_two_tries_is_fetched_anew() {
 }
 
 #[tokio::test]
+async fn a_file_of_two_pieces_that_do_not_fit_is_fetched_anew() {
+    let archive = model("a", 50_000);
+    // It is the checksum that tells, or else the archive.
+    for fragment in [format!("#sha256={}", sha256(&archive)), String::new()] {
+        let (archive, other) = (archive.clone(), vec![0; archive.len()]);
+        let site = Site::http(move |asked, before| match before {
+            0 => cut(&other, other.len() / 2, "\"same\""),
+            _ => file(asked, &archive, "\"same\""),
+        })
+        .await;
+        let uri = format!("http://{}/a{fragment}", site.address);
+        let pod = Pod::new().with("TMS_ALLOW_HTTP", "true").model("a", &uri);
+        pod.start().await.answers("/fetched").await;
+        assert_eq!(pod.files("a"), ["1/weights.bin 50000", "config.pbtxt 28"]);
+        let ranged: Vec<_> = site.asked().iter().map(|asked| asked.header("range").is_some()).collect();
+        assert_eq!(ranged, [false, true, false]);
+    }
+}
+
+#[tokio::test]
 async fn credentials_reach_their_host_and_no_other() {
     let pod = Pod::new();
     let archive = model("a", 10);

@@ -51,13 +51,14 @@ async fn a_fault_that_passes_is_tried_again_and_the_order_holds() {
     let triton = Triton::new(|name, before| match (name, before) {
         ("a", 0) => Some(answer(500, &[], br#"{"error":"out of shared memory"}"#)),
         ("b", 2) => Some(Reply::Bytes(Vec::new())),
+        ("b", 3) => Some(answer(400, &[], br#"{"error":"CUDA out of memory"}"#)),
         _ => None,
     })
     .await;
     let pod = pod(&triton.site);
     let mut agent = pod.start().await;
     agent.answers("/ready").await;
-    assert_eq!(triton.loads(), ["a", "a", "b", "b"]);
+    assert_eq!(triton.loads(), ["a", "a", "b", "b", "b"]);
     assert!(pod.log().contains("out of shared memory"), "{}", pod.log());
 }
 

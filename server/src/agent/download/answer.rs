@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use hyper::header::{CONTENT_LENGTH, CONTENT_RANGE, HeaderMap, RETRY_AFTER};
+use hyper::header::{
+    CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderMap, HeaderValue, LAST_MODIFIED, RETRY_AFTER,
+};
 use hyper::{Response, StatusCode};
 
 use super::Order;
@@ -28,18 +30,37 @@ pub struct Transfer {
     pub total: Option<u64>,
 }
 
-/// Reads the head of an answer; `written` bytes have come already.
+/// What is known of a file of which some bytes have come.
+#[derive(Clone, Debug, Default)]
+pub struct Known {
+    /// Bytes that have come.
+    pub written: u64,
+    /// Bytes of the whole file, where the server said so.
+    pub total: Option<u64>,
+    /// What says that the file on the server is still the same: a strong ETag, or else the time of the last change.
+    pub validator: Option<HeaderValue>,
+}
+
+/// Reads the head of an answer.
 pub fn found<B>(
     response: &Response<B>,
     order: &Order<'_>,
     hop: &Hop,
-    written: u64,
+    known: &Known,
 ) -> Result<Transfer, Fault> {
     let headers = response.headers();
     let transfer = match response.status() {
         StatusCode::OK => Transfer { found: Found::Whole, total: number(headers.get(CONTENT_LENGTH)) },
-        StatusCode::PARTIAL_CONTENT if written > 0 => match range(headers) {
-            Some((start, total)) if start == written => Transfer { found: Found::Rest, total },
+        StatusCode::PARTIAL_CONTENT if known.written > 0 => match range(headers) {
+            Some((start, total)) if start == known.written => {
+                if is_another(headers, total, known) {
+                    return Err(Fault::transient(format!(
+                        "{} answers with the rest of another file: it is fetched anew",
+                        hop.place()
+                    )));
+                }
+                Transfer { found: Found::Rest, total: total.or(known.total) }
+            }
             _ => {
                 return Err(Fault::transient(format!(
                     "{} answers with another range than was asked for",
@@ -53,6 +74,26 @@ pub fn found<B>(
         Some(total) if total > order.maximum_bytes => Err(too_large(order.maximum_bytes)),
         _ => Ok(transfer),
     }
+}
+
+/// Returns what says whether the file on the server is still the same.
+pub fn validator(headers: &HeaderMap) -> Option<&HeaderValue> {
+    let strong = headers.get(ETAG).filter(|tag| !tag.as_bytes().starts_with(b"W/"));
+    strong.or_else(|| headers.get(LAST_MODIFIED))
+}
+
+/// Whether the rest is said to be of another file than its beginning. A server that knows `If-Range` should not answer so; not
+/// every one, nor every cache before it, obeys. What it leaves out is not held against it.
+fn is_another(headers: &HeaderMap, total: Option<u64>, known: &Known) -> bool {
+    let validator = known.validator.as_ref();
+    // An ETag is quoted, a time is not.
+    let name = validator.map(|value| if value.as_bytes().starts_with(b"\"") { ETAG } else { LAST_MODIFIED });
+    let found = name.and_then(|name| headers.get(name));
+    differ(found, validator) || differ(total, known.total)
+}
+
+fn differ<T: PartialEq>(one: Option<T>, other: Option<T>) -> bool {
+    one.zip(other).is_some_and(|(one, other)| one != other)
 }
 
 /// Returns the fault of a file that is larger than is allowed.
@@ -107,12 +148,12 @@ fn range(headers: &HeaderMap) -> Option<(u64, Option<u64>)> {
     Some((start, total.parse().ok()))
 }
 
-fn number(value: Option<&hyper::header::HeaderValue>) -> Option<u64> {
+fn number(value: Option<&HeaderValue>) -> Option<u64> {
     value?.to_str().ok()?.parse().ok()
 }
 
 /// Reads `Retry-After`: seconds, or a time.
-fn wait(value: &hyper::header::HeaderValue) -> Option<Duration> {
+fn wait(value: &HeaderValue) -> Option<Duration> {
     let text = value.to_str().ok()?;
     if let Ok(seconds) = text.parse() {
         return Some(Duration::from_secs(seconds));
@@ -123,8 +164,6 @@ fn wait(value: &hyper::header::HeaderValue) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
-    use hyper::header::HeaderValue;
-
     use super::*;
     use crate::domain::uri::ModelUri;
 
@@ -140,7 +179,8 @@ mod tests {
         let hop = Hop::first(&order).unwrap();
         let line = |status: u16, header: (&'static str, &str), order: &Order<'_>, written| {
             let response = Response::builder().status(status).header(header.0, header.1).body(()).unwrap();
-            format!("{status} {}: {:?}", header.1, found(&response, order, &hop, written))
+            let known = Known { written, ..Known::default() };
+            format!("{status} {}: {:?}", header.1, found(&response, order, &hop, &known))
         };
         let none = ("x", "");
         let table = [
@@ -182,5 +222,38 @@ mod tests {
         503 Thu, 01 Jan 1970 00:00:00 GMT: Err(Transient { message: "https://h/x answers 503 Service Unavailable", wait: None })
         500 soon: Err(Transient { message: "https://h/x answers 500 Internal Server Error", wait: None })
         "#);
+    }
+
+    #[test]
+    fn the_rest_of_another_file_is_not_gone_on_with() {
+        let ModelUri::Http(uri) = ModelUri::parse("https://h/x").unwrap() else { panic!("it is an address") };
+        let order = Order { uri: &uri, authorization: None, allow_http: false, maximum_bytes: 100 };
+        let hop = Hop::first(&order).unwrap();
+        let outcome = |validator: &'static str, header: (&'static str, &str), total: &str| {
+            let validator = Some(HeaderValue::from_static(validator));
+            let known = Known { written: 50, total: Some(99), validator };
+            let response = Response::builder().status(206).header(header.0, header.1);
+            let response = response.header("content-range", format!("bytes 50-98/{total}")).body(()).unwrap();
+            match found(&response, &order, &hop, &known) {
+                Ok(transfer) => format!("{:?}", transfer.total),
+                Err(fault) => format!("{fault:?}"),
+            }
+        };
+        let (monday, tuesday) = ("Mon, 05 Jan 2026 00:00:00 GMT", "Tue, 06 Jan 2026 00:00:00 GMT");
+        let goes_on = [
+            outcome("\"1\"", ("etag", "\"1\""), "99"),
+            outcome("\"1\"", ("last-modified", tuesday), "*"),
+            outcome(monday, ("last-modified", monday), "99"),
+            outcome(monday, ("etag", "W/\"1\""), "99"),
+        ];
+        assert_eq!(goes_on, ["Some(99)"; 4]);
+        let anew = [
+            outcome("\"1\"", ("etag", "\"2\""), "99"),
+            outcome("\"1\"", ("etag", "W/\"1\""), "99"),
+            outcome("\"1\"", ("etag", "\"1\""), "98"),
+            outcome(monday, ("last-modified", tuesday), "99"),
+        ];
+        let fault = Fault::transient("https://h/x answers with the rest of another file: it is fetched anew");
+        assert_eq!(anew, [(); 4].map(|()| format!("{fault:?}")));
     }
 }

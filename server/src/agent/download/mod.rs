@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
 use hyper::body::{Body, Incoming};
-use hyper::header::{ETAG, HeaderValue, IF_RANGE, LAST_MODIFIED, RANGE};
+use hyper::header::{HeaderValue, IF_RANGE, RANGE};
 use hyper::{Request, Response};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
@@ -22,7 +22,7 @@ use tokio::fs::File;
 use tokio::io::{AsyncSeekExt, AsyncWriteExt};
 use tokio::time::timeout;
 
-use self::answer::{Found, Transfer};
+use self::answer::{Found, Known, Transfer};
 use self::hop::Hop;
 use super::fault::{Fault, chain};
 use crate::domain::uri::HttpUri;
@@ -64,69 +64,108 @@ pub struct Order<'a> {
     pub maximum_bytes: u64,
 }
 
+/// What has come of a file.
+#[derive(Clone, Copy, Debug)]
+pub struct Came {
+    /// Bytes that came in this try.
+    pub now: u64,
+    /// Bytes that came in all.
+    pub bytes: u64,
+    /// Bytes of the whole file, where the server says so.
+    pub total: Option<u64>,
+}
+
 /// A file that grows over several tries.
 pub struct Partial {
     file: File,
     sum: Sha256,
-    written: u64,
-    /// What says that the file on the server is still the same.
-    validator: Option<HeaderValue>,
+    known: Known,
+    /// Whether it was put together from several answers.
+    is_pieced: bool,
+    /// Whether it has been given a second chance already.
+    had_chance: bool,
 }
 
 impl Partial {
     /// Makes the file anew.
     pub async fn create(path: &Path) -> io::Result<Self> {
         let file = File::create(path).await?;
-        Ok(Self { file, sum: Sha256::new(), written: 0, validator: None })
+        Ok(Self { file, sum: Sha256::new(), known: Known::default(), is_pieced: false, had_chance: false })
     }
 
     /// Bytes that have come.
     pub fn written(&self) -> u64 {
-        self.written
+        self.known.written
     }
 
-    async fn restart(&mut self, validator: Option<HeaderValue>) -> io::Result<()> {
+    /// Begins anew, once, if pieces of different files may be why this one is wrong; returns whether it does.
+    pub async fn second_chance(&mut self) -> Result<bool, Fault> {
+        if !self.is_pieced || self.had_chance {
+            return Ok(false);
+        }
+        self.had_chance = true;
+        self.restart(None, None).await.map_err(disk)?;
+        Ok(true)
+    }
+
+    async fn restart(&mut self, validator: Option<HeaderValue>, total: Option<u64>) -> io::Result<()> {
         self.file.set_len(0).await?;
         self.file.rewind().await?;
-        (self.sum, self.written, self.validator) = (Sha256::new(), 0, validator);
+        self.sum = Sha256::new();
+        self.known = Known { written: 0, total, validator };
+        self.is_pieced = false;
         Ok(())
     }
 
     async fn append(&mut self, bytes: &Bytes) -> io::Result<()> {
         self.file.write_all(bytes).await?;
         self.sum.update(bytes);
-        self.written += bytes.len() as u64;
+        self.known.written += bytes.len() as u64;
         Ok(())
     }
 }
 
-/// Goes on with a download until it is complete and its checksum right. `tell` learns of the bytes, also of all together
-/// where the server says so.
+/// Goes on with a download until it is complete and its checksum right. `tell` learns of the bytes,
+/// first of all when the server has answered.
 pub async fn download(
     web: &Web,
     order: &Order<'_>,
     partial: &mut Partial,
-    tell: &(impl Fn(u64, Option<u64>) + Sync),
+    tell: &(impl Fn(Came) + Sync),
 ) -> Result<(), Fault> {
     let (response, hop) = follow(web, order, partial).await?;
-    let found = match answer::found(&response, order, &hop, partial.written) {
+    let found = match answer::found(&response, order, &hop, &partial.known) {
         Ok(found) => found,
         Err(fault) => {
             if answer::is_about_range(response.status()) {
-                partial.restart(None).await.map_err(disk)?;
+                partial.restart(None, None).await.map_err(disk)?;
             }
             return Err(fault);
         }
     };
-    if let Found::Whole = found.found {
-        let validator = validator(&response);
-        partial.restart(validator).await.map_err(disk)?;
+    match found.found {
+        Found::Whole => {
+            let validator = answer::validator(response.headers()).cloned();
+            partial.restart(validator, found.total).await.map_err(disk)?;
+        }
+        Found::Rest => {
+            partial.is_pieced = true;
+            partial.known.total = found.total;
+        }
     }
     let outcome = receive(response.into_body(), &found, order, partial, tell).await;
     // What has come counts for the next try too.
     partial.file.flush().await.map_err(disk)?;
     outcome?;
-    verify(order.uri, partial)
+    match verify(order.uri, partial) {
+        Err(fault) if partial.second_chance().await? => Err(anew(&fault)),
+        verdict => verdict,
+    }
+}
+
+/// Returns the fault of a file that is fetched a second time, for what was wrong with the first.
+pub fn anew(fault: &Fault) -> Fault {
+    Fault::transient(format!("{fault}; it came in several pieces and is fetched anew"))
 }
 
 /// Sends the request and follows redirects.
@@ -161,8 +200,9 @@ fn request(hop: &Hop, order: &Order<'_>, partial: &Partial) -> Result<Request<Em
     if let Some((_, value)) = order.authorization.as_ref().filter(|_| hop.is_trusted) {
         request = request.header(hyper::header::AUTHORIZATION, value);
     }
-    if let Some(validator) = partial.validator.as_ref().filter(|_| partial.written > 0) {
-        request = request.header(RANGE, format!("bytes={}-", partial.written)).header(IF_RANGE, validator);
+    if let Some(validator) = partial.known.validator.as_ref().filter(|_| partial.known.written > 0) {
+        request =
+            request.header(RANGE, format!("bytes={}-", partial.known.written)).header(IF_RANGE, validator);
     }
     request
         .body(Empty::new())
@@ -174,9 +214,10 @@ async fn receive(
     transfer: &Transfer,
     order: &Order<'_>,
     partial: &mut Partial,
-    tell: &(impl Fn(u64, Option<u64>) + Sync),
+    tell: &(impl Fn(Came) + Sync),
 ) -> Result<(), Fault> {
-    tell(partial.written, transfer.total);
+    let (start, total) = (partial.known.written, transfer.total);
+    tell(Came { now: 0, bytes: start, total });
     loop {
         let frame = match timeout(IDLE_TIMEOUT, body.frame()).await {
             Ok(Some(Ok(frame))) => frame,
@@ -185,24 +226,17 @@ async fn receive(
             Err(_) => return Err(cut_off(partial, "nothing came for 30 s")),
         };
         let Ok(bytes) = frame.into_data() else { continue };
-        if partial.written + bytes.len() as u64 > order.maximum_bytes {
+        if partial.known.written + bytes.len() as u64 > order.maximum_bytes {
             return Err(answer::too_large(order.maximum_bytes));
         }
         partial.append(&bytes).await.map_err(disk)?;
-        tell(partial.written, transfer.total);
+        tell(Came { now: partial.known.written - start, bytes: partial.known.written, total });
     }
     debug_assert!(body.is_end_stream());
     match transfer.total {
-        Some(total) if total != partial.written => Err(cut_off(partial, "it ended early")),
+        Some(total) if total != partial.known.written => Err(cut_off(partial, "it ended early")),
         _ => Ok(()),
     }
-}
-
-/// A strong ETag, or else the time of the last change.
-fn validator(response: &Response<Incoming>) -> Option<HeaderValue> {
-    let headers = response.headers();
-    let strong = headers.get(ETAG).filter(|tag| !tag.as_bytes().starts_with(b"W/"));
-    strong.or_else(|| headers.get(LAST_MODIFIED)).cloned()
 }
 
 fn verify(uri: &HttpUri, partial: &mut Partial) -> Result<(), Fault> {
@@ -223,9 +257,33 @@ fn hexadecimal(bytes: &[u8]) -> String {
 }
 
 fn cut_off(partial: &Partial, why: &str) -> Fault {
-    Fault::transient(format!("the download was cut after {} bytes: {why}", partial.written))
+    Fault::transient(format!("the download was cut after {} bytes: {why}", partial.known.written))
 }
 
 fn disk(error: io::Error) -> Fault {
     Fault::of_files("cannot write the downloaded file", &error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn only_a_file_of_several_pieces_is_given_a_second_chance_and_only_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("download");
+        let mut partial = Partial::create(&path).await.unwrap();
+        partial.append(&Bytes::from_static(b"whole")).await.unwrap();
+        assert!(!partial.second_chance().await.unwrap());
+        assert_eq!(partial.written(), 5);
+
+        partial.is_pieced = true;
+        assert!(partial.second_chance().await.unwrap());
+        assert_eq!((partial.written(), std::fs::metadata(&path).unwrap().len()), (0, 0));
+
+        partial.append(&Bytes::from_static(b"again")).await.unwrap();
+        partial.is_pieced = true;
+        assert!(!partial.second_chance().await.unwrap());
+        assert_eq!(partial.written(), 5);
+    }
 }
