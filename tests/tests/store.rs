@@ -76,6 +76,7 @@ on_both_databases! {
     pages_lose_and_repeat_nothing_while_leases_are_added,
     the_clock_finds_what_is_due,
     a_notice_makes_a_lease_due_before_its_end,
+    a_lease_is_due_by_the_deadlines_of_the_server_that_runs,
     leases_that_use_renews_are_found_until_they_end,
     what_a_server_before_renewal_by_use_wrote_can_be_read,
     open_leases_are_those_not_closed,
@@ -506,6 +507,45 @@ async fn a_notice_makes_a_lease_due_before_its_end(database: Database) {
     assert_eq!(notice(18).await, Some(at(20)), "only the end is left");
 }
 
+/// Both when a server starts, and when another one with other deadlines has written meanwhile.
+async fn a_lease_is_due_by_the_deadlines_of_the_server_that_runs(database: Database) {
+    let with = |load_timeout, notices: &[i64]| Options {
+        deadlines: Deadlines {
+            load_timeout: SignedDuration::from_mins(load_timeout),
+            notices: notices.iter().copied().map(SignedDuration::from_mins).collect(),
+        },
+        ..database.options.clone()
+    };
+    let open = async |options| Store::open(&options, &Clock::manual(start())).await.unwrap();
+    let store = open(with(30, &[])).await;
+    let loading = admit(&store, Lease { expires_at: at(100), ..lease(ALICE) }).await.id;
+    let ready = admit(&store, Lease { expires_at: at(50), ..lease(ALICE) }).await.id;
+    let ended = admit(&store, lease(ALICE)).await.id;
+    let unreadable = admit(&store, Lease { owner: BOB.to_owned(), ..lease(ALICE) }).await.id;
+    let before = set_phase(&store, ready, Phase::Ready).await;
+    release(&store, ended).await;
+    database.run("UPDATE leases SET spec = 'x' WHERE owner = 'bob'").await;
+    drop(store);
+
+    let store = open(with(20, &[5])).await;
+    assert_eq!(store.due(at(20), 10).await.unwrap(), [loading]);
+    assert_eq!(store.due(at(45), 10).await.unwrap(), [loading, unreadable, ready]);
+    drop(store);
+    let store = open(with(40, &[])).await;
+    assert_eq!(store.due(at(45), 10).await.unwrap(), [unreadable, loading]);
+    assert_eq!(store.due(at(500), 10).await.unwrap().len(), 3, "what has ended is never due");
+    assert_eq!(store.get(ready).await.unwrap(), Some(before.clone()), "it has not changed");
+    assert_eq!(store.events(ready, before.version, 10).await.unwrap(), []);
+
+    database.run("UPDATE leases SET due_at = 0 WHERE phase = 'READY'").await;
+    assert_eq!(store.next_due().await.unwrap(), Some(Timestamp::UNIX_EPOCH));
+    store.correct_due(&Lease { version: 1, ..before.clone() }, at(10)).await.unwrap();
+    assert_eq!(store.next_due().await.unwrap(), Some(Timestamp::UNIX_EPOCH), "somebody else changed it");
+    store.correct_due(&before, at(10)).await.unwrap();
+    assert_eq!(store.due(at(49), 10).await.unwrap(), [unreadable, loading]);
+    assert_eq!(store.due(at(50), 10).await.unwrap(), [unreadable, loading, ready]);
+}
+
 async fn leases_that_use_renews_are_found_until_they_end(database: Database) {
     let store = database.open().await;
     let used = || {
@@ -519,10 +559,13 @@ async fn leases_that_use_renews_are_found_until_they_end(database: Database) {
         expected.push(admit(&store, used()).await);
     }
     release(&store, expected.pop().unwrap().id).await;
-    expected.sort_by_key(|lease| lease.id);
+    let mut expected: Vec<_> = expected.iter().map(|lease| lease.id).collect();
+    expected.sort();
     let (first, rest) = expected.split_at(3);
+    // One that cannot be read hides no other.
+    database.run("UPDATE leases SET spec = 'x'").await;
     assert_eq!(store.renewed_by_use(None, 3).await.unwrap(), first);
-    assert_eq!(store.renewed_by_use(Some(first[2].id), 3).await.unwrap(), rest);
+    assert_eq!(store.renewed_by_use(Some(first[2]), 3).await.unwrap(), rest);
 }
 
 /// A server that does not know the columns of `0002_use` leaves them empty, and keeps what is in them.

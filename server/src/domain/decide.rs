@@ -138,9 +138,12 @@ fn shortage(lease: &Lease, observed: &Observed, models: &[ModelReport]) -> Strin
         ready if ready < needed => format!("{ready} of {needed} replicas are ready"),
         _ => "a replica cannot load its models".to_owned(),
     };
-    match progress::reason(models)
-        .or_else(|| observed.pods.iter().find_map(|pod| progress::reason(&pod.models)))
-    {
+    let is_of_lease = |name: &str| lease.spec.models.iter().any(|model| model.name == name);
+    let of_pod = |pod: &PodSeen| {
+        let models = pod.models.iter().filter(|model| is_of_lease(&model.name));
+        progress::reason(&models.cloned().collect::<Vec<_>>())
+    };
+    match progress::reason(models).or_else(|| observed.pods.iter().find_map(of_pod)) {
         Some(reason) => format!("{short}: {reason}"),
         None => short,
     }
@@ -390,6 +393,24 @@ mod tests {
         let observed = Observed { pods: vec![ready, pod], ..seen(Objects::Match, 1) };
         let said = "DEGRADED: 1 of 2 replicas are ready: bert: Triton does not answer";
         assert_eq!(outcome(&was_ready(lease()), &observed, 2), said);
+    }
+
+    #[test]
+    fn a_degraded_lease_speaks_of_its_own_models_only() {
+        let told = |name| ModelReport::new(name, ModelState::Loading, "Triton does not answer");
+        let replica = |names: &[&'static str]| PodSeen {
+            is_running: true,
+            models: names.iter().copied().map(told).collect(),
+            ..PodSeen::default()
+        };
+        let outcome_of = |pods| {
+            let observed = Observed { pods, ..seen(Objects::Match, 1) };
+            outcome(&was_ready(lease()), &observed, 2)
+        };
+        let short = "DEGRADED: 1 of 2 replicas are ready";
+        assert_eq!(outcome_of(vec![replica(&["other"])]), short);
+        let said = format!("{short}: bert: Triton does not answer");
+        assert_eq!(outcome_of(vec![replica(&["other", "bert"]), replica(&["another"])]), said);
     }
 
     #[test]

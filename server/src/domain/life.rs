@@ -123,11 +123,8 @@ impl Lease {
         }
         self.tenure.noticed_until = now;
         let left = SignedDuration::from_secs(now.duration_until(self.expires_at).as_secs());
-        let unless = match self.spec.automatic_renewal {
-            Some(_) => "it is used or renewed",
-            None => "it is renewed",
-        };
-        let message = format!("ends in {left:#}, at {}, unless {unless}", self.expires_at);
+        // Use renews as well, but only up to the longest lifetime, so it is not promised here.
+        let message = format!("ends in {left:#}, at {}, unless it is renewed", self.expires_at);
         Some(Happening { reason: EXPIRING_SOON, message })
     }
 
@@ -556,6 +553,13 @@ pub(in crate::domain) mod tests {
         assert!(told(&mut lease, 4180).unwrap().starts_with("ends in 10s"), "one for both that were missed");
         assert_eq!(told(&mut lease, 4185), None);
         assert_eq!(told(&mut lease, 4190), None, "it is over");
+    }
+
+    #[test]
+    fn a_notice_does_not_promise_that_use_moves_the_end() {
+        let mut lease = used_lease();
+        let told = lease.notice(&deadlines().notices, at(3300)).unwrap();
+        assert_eq!(told.message, "ends in 5m, at 1970-01-12T14:46:40Z, unless it is renewed");
     }
 
     #[test]

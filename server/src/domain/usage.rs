@@ -21,19 +21,39 @@ pub struct Served {
 pub struct Usage {
     since: Timestamp,
     leases: HashMap<LeaseId, BTreeMap<String, u64>>,
+    /// When leases were used last of which that is yet to be written.
+    owed: HashMap<LeaseId, Timestamp>,
 }
 
 impl Usage {
     /// Begins to look, now.
     pub fn since(now: Timestamp) -> Self {
-        Self { since: now, leases: HashMap::new() }
+        Self { since: now, leases: HashMap::new(), owed: HashMap::new() }
     }
 
-    /// Takes a look at a lease whose pods have served this, and returns whether it was used since the last look.
+    /// Takes a look at a lease whose pods have served this, and returns when it was used last, until that is settled.
     ///
     /// A pod that is new counts from zero, and so does one whose Triton has started anew. The first look at a lease that was
     /// ready before looks were taken says nothing of when its requests came: it counts as no use.
-    pub fn look(&mut self, lease: &Lease, served: &[Served]) -> bool {
+    pub fn look(&mut self, lease: &Lease, served: &[Served], now: Timestamp) -> Option<Timestamp> {
+        if self.is_used(lease, served) {
+            self.owed.insert(lease.id, now);
+        }
+        self.owed.get(&lease.id).copied()
+    }
+
+    /// Says that the use of a lease is written.
+    pub fn settle(&mut self, id: LeaseId) {
+        self.owed.remove(&id);
+    }
+
+    /// Forgets leases but these.
+    pub fn keep(&mut self, leases: &BTreeSet<LeaseId>) {
+        self.leases.retain(|id, _| leases.contains(id));
+        self.owed.retain(|id, _| leases.contains(id));
+    }
+
+    fn is_used(&mut self, lease: &Lease, served: &[Served]) -> bool {
         let counted = || served.iter().filter_map(|seen| Some((seen.pod.clone(), seen.requests?)));
         let is_first = !self.leases.contains_key(&lease.id);
         if is_first && counted().next().is_none() {
@@ -46,11 +66,6 @@ impl Usage {
         known.retain(|pod, _| served.iter().any(|seen| seen.pod == *pod));
         known.extend(counted());
         is_used && !(is_first && was_ready_before)
-    }
-
-    /// Forgets leases but these.
-    pub fn keep(&mut self, leases: &BTreeSet<LeaseId>) {
-        self.leases.retain(|id, _| leases.contains(id));
     }
 }
 
@@ -73,7 +88,9 @@ mod tests {
     fn look(usage: &mut Usage, lease: &Lease, served: &[(&str, Option<u64>)]) -> bool {
         let served =
             served.iter().map(|(pod, requests)| Served { pod: (*pod).to_owned(), requests: *requests });
-        usage.look(lease, &served.collect::<Vec<_>>())
+        let is_used = usage.look(lease, &served.collect::<Vec<_>>(), second(300)).is_some();
+        usage.settle(lease.id);
+        is_used
     }
 
     #[test]
@@ -104,6 +121,21 @@ mod tests {
         assert!(!look(&mut usage, &lease, &[("a", None)]), "nothing is known yet");
         assert!(!look(&mut usage, &lease, &[("a", Some(7))]), "requests of before");
         assert!(look(&mut usage, &lease, &[("a", Some(8))]));
+    }
+
+    #[test]
+    fn use_that_could_not_be_written_is_told_until_it_is() {
+        let lease = ready_lease();
+        let mut usage = Usage::since(second(0));
+        let look = |usage: &mut Usage, requests, now| {
+            usage.look(&lease, &[Served { pod: "a".to_owned(), requests }], second(now))
+        };
+        assert_eq!(look(&mut usage, Some(3), 200), Some(second(200)));
+        assert_eq!(look(&mut usage, Some(3), 210), Some(second(200)), "none since");
+        assert_eq!(look(&mut usage, None, 220), Some(second(200)), "it does not answer");
+        assert_eq!(look(&mut usage, Some(4), 230), Some(second(230)));
+        usage.settle(lease.id);
+        assert_eq!(look(&mut usage, Some(4), 240), None);
     }
 
     #[test]

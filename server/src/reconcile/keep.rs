@@ -6,11 +6,12 @@ use std::error::Error;
 
 use futures::StreamExt;
 use futures::stream;
+use jiff::Timestamp;
 
 use super::{BATCH, Reconciler, Renewal};
-use crate::domain::lease::{Lease, SERVER};
+use crate::domain::lease::{Lease, LeaseId, SERVER};
 use crate::domain::life::later;
-use crate::domain::usage::Usage;
+use crate::domain::usage::{Served, Usage};
 use crate::store::{ChangeError, StoreError};
 
 /// Leases that are looked at at once; the cluster bounds the questions themselves.
@@ -27,7 +28,7 @@ impl Reconciler {
         loop {
             let next = later(self.clock.now(), renewal.look_interval);
             if let Err(error) = self.look_at_use(&renewal, &mut usage).await {
-                tracing::warn!(error = &error as &dyn Error, "cannot read or keep which leases are used");
+                tracing::warn!(error = &error as &dyn Error, "cannot read which leases use may renew");
             }
             self.clock.sleep_until(next).await;
         }
@@ -37,15 +38,22 @@ impl Reconciler {
         let mut looked_at = BTreeSet::new();
         let mut after = None;
         loop {
-            let leases = self.store.renewed_by_use(after, BATCH).await?;
-            let Some(last) = leases.last() else { break };
-            after = Some(last.id);
-            looked_at.extend(leases.iter().map(|lease| lease.id));
-            let looks = leases.into_iter().map(async |lease| (self.cluster.served(lease.id).await, lease));
+            let ids = self.store.renewed_by_use(after, BATCH).await?;
+            let Some(last) = ids.last() else { break };
+            after = Some(*last);
+            looked_at.extend(&ids);
+            let looks = ids.into_iter().map(async |id| (id, self.look_at(id).await));
             let mut looks = std::pin::pin!(stream::iter(looks).buffer_unordered(LEASES_AT_ONCE));
-            while let Some((served, lease)) = looks.next().await {
-                if usage.look(&lease, &served) {
-                    self.keep_alive(&lease, renewal).await?;
+            while let Some((id, look)) = looks.next().await {
+                // What is wrong with one lease must not end others, and is tried again at the next look.
+                let kept = match look {
+                    Ok(Some((lease, served))) => self.keep_if_used(&lease, &served, renewal, usage).await,
+                    Ok(None) => Ok(()),
+                    Err(error) => Err(error),
+                };
+                if let Err(error) = kept {
+                    let error = &error as &dyn Error;
+                    tracing::warn!(lease.id = %id, error, "cannot read or keep whether a lease is used");
                 }
             }
         }
@@ -53,10 +61,37 @@ impl Reconciler {
         Ok(())
     }
 
-    async fn keep_alive(&self, lease: &Lease, renewal: &Renewal) -> Result<(), StoreError> {
+    /// Returns a lease and what its pods have served.
+    async fn look_at(&self, id: LeaseId) -> Result<Option<(Lease, Vec<Served>)>, StoreError> {
+        match self.store.get(id).await? {
+            Some(lease) => Ok(Some((lease, self.cluster.served(id).await))),
+            None => Ok(None),
+        }
+    }
+
+    async fn keep_if_used(
+        &self,
+        lease: &Lease,
+        served: &[Served],
+        renewal: &Renewal,
+        usage: &mut Usage,
+    ) -> Result<(), StoreError> {
+        if let Some(used_at) = usage.look(lease, served, self.clock.now()) {
+            self.keep_alive(lease, used_at, renewal).await?;
+            usage.settle(lease.id);
+        }
+        Ok(())
+    }
+
+    async fn keep_alive(
+        &self,
+        lease: &Lease,
+        used_at: Timestamp,
+        renewal: &Renewal,
+    ) -> Result<(), StoreError> {
         let now = self.clock.now();
         let keep = |lease: &mut Lease| {
-            let happening = lease.keep_alive(now, renewal.maximum, now);
+            let happening = lease.keep_alive(used_at, renewal.maximum, now);
             Ok::<_, Infallible>((happening.is_some(), happening))
         };
         match self.store.change(lease.id, SERVER, now, keep).await {

@@ -68,7 +68,10 @@ impl Reconciler {
         let plan = plan(lease, &self.options.plan, &self.cluster.capabilities());
         let observed = self.cluster.observe(lease, &plan);
         match decide(lease, &observed, &self.options.deadlines, now) {
-            Step::Rest => return Ok(true),
+            Step::Rest => {
+                self.correct_due(lease, now).await?;
+                return Ok(true);
+            }
             Step::Apply => match self.cluster.apply(lease, &plan).await {
                 Ok(()) => {}
                 // The row is read anew, and what changed is seen by then.
@@ -127,11 +130,18 @@ impl Reconciler {
         }
         if lease.owes_notice(&self.options.deadlines.notices, now) {
             self.give_notice(lease.id, now).await?;
+        } else {
+            self.correct_due(lease, now).await?;
         }
         match sight {
             Sight::Full | Sight::NotYet => Ok(true),
             Sight::Failing(cause) => self.complain(lease, ActError::Away(Some(cause))).await,
         }
+    }
+
+    /// Keeps a lease that a server with other deadlines has written from being due again and again.
+    async fn correct_due(&self, lease: &Lease, now: Timestamp) -> Result<(), StoreError> {
+        if lease.end.is_none() { self.store.correct_due(lease, now).await } else { Ok(()) }
     }
 
     /// Deletes what is there of a lease that is closed or unknown.

@@ -9,6 +9,7 @@ use tokio::sync::{Mutex, broadcast, mpsc, oneshot};
 use super::sql::{Pool, Transaction};
 use super::write::{Outcome, Rules, Write};
 use super::{Changed, StoreError};
+use crate::domain::life::Deadlines;
 
 /// How many writes share a commit at most, so that the first of them does not wait for long.
 const LARGEST_BATCH: usize = 256;
@@ -70,6 +71,11 @@ impl Writer {
             }
         }
         Self { queue, committer }
+    }
+
+    /// What makes a lease due besides its end.
+    pub fn deadlines(&self) -> &Deadlines {
+        &self.committer.rules.deadlines
     }
 
     /// Begins a transaction of its own, for what is written of no lease.

@@ -2,6 +2,7 @@
 //! change means is decided by `domain`.
 
 mod commit;
+mod due;
 mod open;
 mod read;
 mod rows;

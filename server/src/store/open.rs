@@ -39,7 +39,8 @@ const LOCK_PAUSE: Duration = Duration::from_millis(20);
 const CLOCK_READINGS: u32 = 5;
 
 impl Store {
-    /// Opens a database, brings its tables up to date, and makes the clock follow the database's.
+    /// Opens a database, brings its tables up to date, makes the clock follow the database's, and has each lease due as the
+    /// deadlines say now.
     pub async fn open(options: &Options, clock: &Clock) -> Result<Self, StoreError> {
         let rules =
             Rules { deadlines: options.deadlines.clone(), maximum_per_owner: options.maximum_per_owner };
@@ -52,6 +53,7 @@ impl Store {
             }
         };
         store.follow_clock(clock).await?;
+        store.correct_all_due().await?;
         Ok(store)
     }
 

@@ -79,12 +79,16 @@ impl Store {
     }
 
     /// Returns leases that asked for renewal by use and have not ended, by id, from the one after `after`.
-    pub async fn renewed_by_use(&self, after: Option<LeaseId>, limit: u32) -> Result<Vec<Lease>, StoreError> {
+    pub async fn renewed_by_use(
+        &self,
+        after: Option<LeaseId>,
+        limit: u32,
+    ) -> Result<Vec<LeaseId>, StoreError> {
         let after = after.map(|id| id.to_string()).unwrap_or_default();
-        let mut query = sql(SELECT_LEASE);
-        query.push(" WHERE idle_window IS NOT NULL AND ended_at IS NULL AND leases.id > ").push_bind(after);
-        query.push(" ORDER BY leases.id LIMIT ").push_bind(limit);
-        self.0.read.fetch_all(query).await?.iter().map(rows::lease).collect()
+        let query =
+            sql("SELECT id FROM leases WHERE idle_window IS NOT NULL AND ended_at IS NULL AND id > $1 \
+             ORDER BY id LIMIT $2");
+        self.ids(query.bind(after).bind(limit)).await
     }
 
     /// Returns the namespaces of leases that are not closed.

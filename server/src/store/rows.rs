@@ -13,7 +13,7 @@ use crate::domain::lease::{
 /// Every column of a lease, to be followed by conditions.
 pub(super) const SELECT_LEASE: &str = "SELECT leases.id, owner, namespace, placement, created_at, spec, expires_at, \
      ended_at, end_reason, generation, phase, message, desired_replicas, current_replicas, ready_replicas, models, \
-     first_ready_at, closed_at, version, idle_window, last_used_at, renewed_at, noticed_until, deployment \
+     first_ready_at, closed_at, version, idle_window, last_used_at, renewed_at, noticed_until, due_at, deployment \
      FROM leases JOIN deployments ON deployments.lease_id = leases.id";
 
 /// Every column of an event, to be followed by conditions.

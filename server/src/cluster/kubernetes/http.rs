@@ -34,19 +34,20 @@ pub(super) enum GetError {
     Body(String),
 }
 
-/// Returns what the address answers to a GET of `path`, which takes at most `timeout` and has at most `largest` bytes.
+/// Returns what the address answers to a GET of `path`, which takes at most `timeout` in all and has at most `largest` bytes.
 pub(super) async fn get(
     address: SocketAddr,
     path: &str,
     timeout: Duration,
     largest: usize,
 ) -> Result<Bytes, GetError> {
-    let connect = tokio::time::timeout(CONNECT_TIMEOUT.min(timeout), TcpStream::connect(address));
-    let stream = connect.await.map_err(|_| GetError::Late(CONNECT_TIMEOUT))?;
-    let stream = stream.map_err(|error| GetError::Connect(address, error))?;
-    tokio::time::timeout(timeout, ask(stream, address, path, largest))
-        .await
-        .map_err(|_| GetError::Late(timeout))?
+    let answer = async {
+        let connect = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address));
+        let stream = connect.await.map_err(|_| GetError::Late(CONNECT_TIMEOUT))?;
+        let stream = stream.map_err(|error| GetError::Connect(address, error))?;
+        ask(stream, address, path, largest).await
+    };
+    tokio::time::timeout(timeout, answer).await.map_err(|_| GetError::Late(timeout))?
 }
 
 async fn ask(stream: TcpStream, address: SocketAddr, path: &str, largest: usize) -> Result<Bytes, GetError> {

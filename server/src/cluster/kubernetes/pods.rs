@@ -9,6 +9,7 @@ use kube::api::DynamicObject;
 
 use crate::domain::lease::{ModelReport, ModelState};
 use crate::domain::observed::{PodSeen, Trouble, model_faults};
+use crate::domain::plan::AGENT;
 use crate::domain::progress::sparse;
 use crate::domain::start::Start;
 
@@ -146,7 +147,9 @@ fn since(status: &PodStatus, condition: &str) -> Option<Timestamp> {
 }
 
 fn trouble(status: &PodStatus) -> Option<Trouble> {
-    let of_containers = containers(status).filter_map(container_trouble).min();
+    // Other containers end with words of their own, which may look like the agent's.
+    let agent = status.init_container_statuses.iter().flatten().filter_map(faults).min();
+    let of_containers = agent.or_else(|| containers(status).filter_map(container_trouble).min());
     of_containers.or_else(|| unschedulable(status))
 }
 
@@ -162,15 +165,20 @@ fn containers(status: &PodStatus) -> impl Iterator<Item = &ContainerStatus> {
     status.init_container_statuses.iter().chain(&status.container_statuses).flatten()
 }
 
+/// Returns why the agent ended, unless it has loaded every model since.
+fn faults(status: &ContainerStatus) -> Option<Trouble> {
+    if status.name != AGENT || status.ready {
+        return None;
+    }
+    let mut ends = [&status.state, &status.last_state].into_iter().flatten();
+    let end = ends.find_map(|state| state.terminated.as_ref())?;
+    model_faults(end.message.as_deref()?).map(Trouble::Models)
+}
+
 fn container_trouble(status: &ContainerStatus) -> Option<Trouble> {
     let state = status.state.clone().unwrap_or_default();
     let last_end = status.last_state.clone().and_then(|state| state.terminated);
     let end = state.terminated.or(last_end);
-    if let Some(faults) =
-        end.as_ref().and_then(|end| model_faults(end.message.as_deref().unwrap_or_default()))
-    {
-        return Some(Trouble::Models(faults));
-    }
     let waiting = state.waiting?;
     let detail = waiting.message.unwrap_or_default();
     match waiting.reason.as_deref().unwrap_or_default() {
@@ -229,7 +237,7 @@ mod tests {
                     { "type": "Ready", "status": ready, "lastTransitionTime": "2026-01-01T00:00:09Z" },
                 ],
                 "initContainerStatuses": [{
-                    "name": "agent", "image": "", "imageID": "", "ready": true, "restartCount": 0, "state": agent,
+                    "name": "agent", "image": "", "imageID": "", "ready": false, "restartCount": 0, "state": agent,
                 }],
             },
         }))
@@ -284,15 +292,38 @@ mod tests {
         assert_eq!(pods.seen()[0].models, []);
     }
 
-    #[test]
-    fn what_ended_a_container_before_is_no_trouble_of_a_pod_that_is_ready() {
+    /// A pod that is not ready, with a container that ended like an agent and runs again.
+    fn crashed(container: &str, is_ready: bool) -> DynamicObject {
         let end = json!({ "exitCode": 3, "message": r#"{"failed":[{"name":"bert","message":"corrupt"}]}"# });
-        let crashed = |is_ready| {
-            let mut object = pod("1", is_ready);
-            object.data["status"]["initContainerStatuses"][0]["lastState"] = json!({ "terminated": end });
-            read(object).expect("it matters").seen.trouble
-        };
-        assert!(matches!(crashed(false), Some(Trouble::Models(faults)) if faults[0].message == "corrupt"));
-        assert_eq!(crashed(true), None);
+        let mut object = pod("1", false);
+        let status = &mut object.data["status"]["initContainerStatuses"][0];
+        status["name"] = json!(container);
+        status["ready"] = json!(is_ready);
+        status["lastState"] = json!({ "terminated": end });
+        object
+    }
+
+    fn trouble_of(object: DynamicObject) -> Option<Trouble> {
+        read(object).expect("it matters").seen.trouble
+    }
+
+    #[test]
+    fn what_ended_an_agent_before_is_no_trouble_once_it_or_its_pod_is_ready() {
+        let trouble = trouble_of(crashed("agent", false));
+        assert!(matches!(trouble, Some(Trouble::Models(faults)) if faults[0].message == "corrupt"));
+        assert_eq!(trouble_of(crashed("agent", true)), None, "it has loaded them since");
+        let mut ready = pod("1", true);
+        let status = &crashed("agent", false).data["status"]["initContainerStatuses"];
+        ready.data["status"]["initContainerStatuses"].clone_from(status);
+        assert_eq!(trouble_of(ready), None);
+    }
+
+    #[test]
+    fn the_agent_alone_tells_what_models_cannot_be_loaded() {
+        assert_eq!(trouble_of(crashed("triton", false)), None);
+        let mut object = crashed("agent", false);
+        let status = object.data["status"]["initContainerStatuses"].take();
+        object.data["status"]["containerStatuses"] = status;
+        assert_eq!(trouble_of(object), None, "only a container of its name");
     }
 }

@@ -25,6 +25,10 @@ const PLACES: usize = 64;
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// Most bytes of an answer: 64 models with their messages fit.
 const LARGEST: usize = 256 * 1024;
+/// Models of an answer that are kept; a lease has no more.
+const MODELS: usize = 64;
+/// Characters of a model's name that are kept.
+const NAME: usize = 256;
 /// Time between an answer and the next question.
 const SPACING: Duration = Duration::from_millis(250);
 /// First and longest pause after a failure.
@@ -112,7 +116,7 @@ async fn follow(key: Key, agent: Agent, cache: Arc<Cache>, wake: Wake, places: A
             Ok(status) => {
                 after = Some(status.revision);
                 pause = BACK_OFF.0;
-                let models: Vec<_> = status.models.into_iter().map(ModelReport::from).collect();
+                let models = reports(status);
                 let is_over = are_ready(&models);
                 if cache.keep_models(&key, &agent, models, system_now()) {
                     wake(key.0);
@@ -144,6 +148,11 @@ async fn ask(agent: &Agent, after: Option<u64>) -> Result<Status, GetError> {
     serde_json::from_slice(&body).map_err(|error| GetError::Body(error.to_string()))
 }
 
+/// Returns what is kept of a status: within bounds, whoever answers.
+fn reports(status: Status) -> Vec<ModelReport> {
+    status.models.into_iter().take(MODELS).map(ModelReport::from).collect()
+}
+
 impl From<Model> for ModelReport {
     fn from(model: Model) -> Self {
         let state = match model.state.as_str() {
@@ -154,10 +163,29 @@ impl From<Model> for ModelReport {
             // "pending", and whatever a newer agent may say.
             _ => ModelState::Pending,
         };
+        let name: String = model.name.chars().take(NAME).collect();
         Self {
             downloaded_bytes: model.downloaded_bytes,
             total_bytes: model.total_bytes,
-            ..Self::new(&model.name, state, &plain(&model.message))
+            ..Self::new(&name, state, &plain(&model.message))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_an_agent_tells_is_kept_within_bounds() {
+        let model = json!({ "name": "ä".repeat(1000), "state": "new word", "message": "ö ".repeat(2000) });
+        let models: Vec<_> = std::iter::repeat_n(model, 100).collect();
+        let status = serde_json::from_value(json!({ "revision": 1, "models": models }));
+        let kept = reports(status.expect("it is a status"));
+        assert_eq!(kept.len(), 64);
+        assert_eq!(kept[0].name, "ä".repeat(256));
+        assert_eq!((kept[0].message.chars().count(), kept[0].state), (500, ModelState::Pending));
     }
 }

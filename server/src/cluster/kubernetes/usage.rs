@@ -11,8 +11,8 @@ use crate::domain::usage::Served;
 
 /// Port of Triton's metrics in each pod.
 const METRICS_PORT: u16 = 8002;
-/// Time for an answer.
-const TIMEOUT: Duration = Duration::from_secs(5);
+/// Time for a question in all. A look has many, and those that do not answer keep others waiting.
+const TIMEOUT: Duration = Duration::from_secs(2);
 /// Most bytes of an answer. A Triton with hundreds of models has less.
 const LARGEST: usize = 1024 * 1024;
 /// Requests that Triton answered with success since it started, one line for each model and version.

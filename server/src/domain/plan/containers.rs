@@ -21,8 +21,8 @@ pub(super) const HTTP_PORT: &str = "http";
 pub(super) const GRPC_PORT: &str = "grpc";
 /// Name of Triton's port for metrics.
 pub(super) const METRICS_PORT: &str = "metrics";
-/// Name of the agent's container and of its port.
-const AGENT: &str = "agent";
+/// Name of the agent's container, which is an init container, and of its port.
+pub const AGENT: &str = "agent";
 /// Variable that gives the agent the models, as JSON in the order in which they are loaded.
 const MODELS_VARIABLE: &str = "TMS_MODELS";
 /// Variable with the key that opens Triton's repository API to the agent alone, lest clients unload each other's models.

@@ -21,6 +21,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+pub use self::containers::AGENT;
 pub use self::covers::covers;
 pub use self::deployment::render;
 pub use self::yaml::to_yaml;
