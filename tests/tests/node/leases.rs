@@ -38,7 +38,7 @@ async fn models_load_in_order_and_answer(client: Client<'static>) {
 
     let endpoint = lease.endpoint.as_ref().unwrap();
     let program = ask(&format!("http://{}:{}/v2/models/both/infer", endpoint.host, endpoint.http_port));
-    assert_eq!(client.installation.namespace.ask(&program).as_deref(), Ok("[1.5, 2.5]\n"));
+    assert_eq!(client.installation.namespace.until_answered(&program).await, "[1.5, 2.5]\n");
     let log = ["logs", "--selector=app.kubernetes.io/name=tms-server", "--tail=-1"];
     let log = client.installation.namespace.kubectl(&log).expect("the kubelet gives the log");
     let is_start = |line: &&str| line.contains(&lease.id) && line.contains("cold_start.ready_ms");

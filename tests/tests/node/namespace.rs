@@ -58,6 +58,20 @@ impl Namespace {
             .expect("the client runs");
     }
 
+    /// Asks by a Python program in the pod `client` until it succeeds, and returns what it printed: the node forwards to
+    /// a replica a moment after that is ready.
+    pub async fn until_answered(&self, program: &str) -> String {
+        let mut complaint = String::new();
+        for _ in 0..30 {
+            match self.ask(program) {
+                Ok(said) => return said,
+                Err(error) => complaint = error,
+            }
+            tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        }
+        panic!("nobody answers: {complaint}");
+    }
+
     /// Runs a Python program in the pod `client`. Returns what it printed, or its complaint.
     pub fn ask(&self, program: &str) -> Result<String, String> {
         self.cluster.run_in_pod(self.name, "client", "client", &["python3", "-c", program])

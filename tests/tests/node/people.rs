@@ -16,7 +16,7 @@ fn a_person_creates_a_lease_asks_it_reads_its_logs_and_releases_it() {
         let store = Store::start(&[Model::echo("a").with("load_time_ms", "1500")]).await;
         let models =
             [format!("name=a,uri={}", store.uri("a")), "name=claimed,uri=pvc://models/claimed".to_owned()];
-        let person = Person::of(&client);
+        let person = Person::of(&client).await;
         let said =
             person.types(&["lease", "create", "-m", &models[0], "-m", &models[1], "--enable-autoscaling"]);
         println!("{said}");
@@ -31,7 +31,7 @@ fn a_person_creates_a_lease_asks_it_reads_its_logs_and_releases_it() {
         let url = line.split_whitespace().last().unwrap().trim_matches('\'').to_owned();
         let program =
             format!("import urllib.request; print(urllib.request.urlopen({url:?}, timeout=5).status)");
-        assert_eq!(client.installation.namespace.ask(&program).as_deref(), Ok("200\n"), "{line}");
+        assert_eq!(client.installation.namespace.until_answered(&program).await, "200\n", "{line}");
         let pods = client.installation.namespace.kubectl(&[
             "get",
             "pods",
@@ -58,22 +58,24 @@ struct Person {
 }
 
 impl Person {
-    fn of(client: &Client<'static>) -> Self {
-        let installation = client.installation;
-        let mut forward = installation.cluster.start_kubectl(&[
-            "port-forward",
-            "--namespace",
-            installation.namespace.name,
-            "service/tms",
-            ":30345",
-        ]);
+    async fn of(client: &Client<'static>) -> Self {
+        // A server or a kubelet that another test started again may not take the connection yet.
+        until("kubectl forwards a port", 60, async || Self::by_forward(client.installation)).await
+    }
+
+    fn by_forward(installation: &'static Installation) -> Option<Self> {
+        let place = ["--namespace", installation.namespace.name, "service/tms", ":30345"];
+        let mut forward = installation.cluster.start_kubectl(&[&["port-forward"], &place[..]].concat());
         let mut line = String::new();
         let output = forward.stdout.as_mut().expect("it was piped");
         BufReader::new(output).read_line(&mut line).expect("kubectl writes text");
         // Forwarding from 127.0.0.1:PORT -> 30345
         let port = line.split_once("127.0.0.1:").and_then(|(_, rest)| rest.split(' ').next());
-        let target = format!("https://localhost:{}", port.unwrap_or_else(|| panic!("no port: {line}")));
-        Self { installation, forward, target }
+        let Some(port) = port else {
+            forward.wait().expect("it is ours");
+            return None;
+        };
+        Some(Self { installation, target: format!("https://localhost:{port}"), forward })
     }
 
     /// Runs tmsctl, which succeeds, and returns all that it said.

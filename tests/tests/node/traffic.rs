@@ -67,6 +67,17 @@ def go_on(name, once):
     report[name] = {"good": good, "failed": failed}
 
 clients = {"http, new connections": fresh, "http, kept connections": keep_alive, "grpc": grpc}
+# The node forwards to the first replica a moment after that is ready.
+def begin(once):
+    for attempt in range(300):
+        try:
+            return once()
+        except Exception:
+            time.sleep(0.1)
+    once()
+
+for once in clients.values():
+    begin(once)
 threads = [threading.Thread(target=go_on, args=item) for item in clients.items()]
 for thread in threads:
     thread.start()
@@ -166,6 +177,16 @@ def by_grpc():
     triton.InferenceServerClient(f"{host}:8001").infer(model, [given], client_timeout=60)
     answers["grpc"] = "ok"
 
+# The node forwards to the first replica a moment after that is ready.
+for attempt in range(300):
+    try:
+        connection = http.client.HTTPConnection(host, 8000, timeout=10)
+        connection.request("GET", f"/v2/models/{model}/ready")
+        if connection.getresponse().status == 200 and triton.InferenceServerClient(f"{host}:8001").is_model_ready(model):
+            break
+    except Exception:
+        pass
+    time.sleep(0.1)
 threads = [threading.Thread(target=by_http), threading.Thread(target=by_grpc)]
 for thread in threads:
     thread.start()
