@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde::Deserialize;
@@ -80,19 +79,6 @@ pub enum Fault {
     Thaw,
     /// Kills it if it runs, starts it, and waits until etcd or the apiserver answers again.
     Restart,
-}
-
-/// One answered write of the audit log.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AuditLine {
-    pub timestamp: jiff::Timestamp,
-    pub verb: String,
-    pub resource: String,
-    pub subresource: String,
-    pub namespace: String,
-    pub name: String,
-    /// The HTTP status that was answered.
-    pub code: u16,
 }
 
 impl Cluster {
@@ -198,37 +184,6 @@ impl Cluster {
             Place::Folder { state, .. } => &state.audit_log,
             Place::Existing { .. } => panic!("an existing cluster shows no audit log"),
         }
-    }
-
-    /// Returns every answered write of a user since the cluster was started, oldest first.
-    pub fn writes_of(&self, user: &str) -> Vec<AuditLine> {
-        let mut lines = self.answers_to(user);
-        lines.retain(|line| !matches!(line.verb.as_str(), "get" | "list" | "watch"));
-        lines
-    }
-
-    /// Returns every write of a user, and of an account of a pod every request, with how it was answered.
-    pub fn answers_to(&self, user: &str) -> Vec<AuditLine> {
-        self.let_audit_log_catch_up(self.audit_log());
-        let log = fs::read_to_string(self.audit_log()).expect("the audit log is readable");
-        let complete = log.rfind('\n').map_or("", |end| &log[..end]);
-        let events = complete
-            .lines()
-            .map(|line| serde_json::from_str::<Event>(line).expect("a line of the audit log"));
-        events.filter(|event| event.user.username == user).map(AuditLine::from).collect()
-    }
-
-    /// A line is written when its request ends, a moment after the answer. So a last write is made, and awaited.
-    fn let_audit_log_catch_up(&self, audit_log: &Path) {
-        let marker = format!("marker-{}", unique());
-        self.kubectl(&["delete", "configmap", &marker]).expect_err("there is none of this name");
-        for _ in 0..100 {
-            if fs::read_to_string(audit_log).is_ok_and(|log| log.contains(&marker) && log.ends_with('\n')) {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        panic!("the audit log stands still; does the apiserver run?");
     }
 
     pub(crate) fn start_alone(name: &str, profile: Profile) -> Result<Self, String> {
@@ -344,60 +299,13 @@ impl Fault {
     }
 }
 
-/// A line of the audit log, as Kubernetes writes it.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Event {
-    stage_timestamp: jiff::Timestamp,
-    verb: String,
-    user: User,
-    #[serde(default)]
-    object_ref: ObjectRef,
-    #[serde(default)]
-    response_status: ResponseStatus,
-}
-
-#[derive(Deserialize)]
-struct User {
-    username: String,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct ObjectRef {
-    resource: String,
-    subresource: String,
-    namespace: String,
-    name: String,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct ResponseStatus {
-    code: u16,
-}
-
-impl From<Event> for AuditLine {
-    fn from(event: Event) -> Self {
-        Self {
-            timestamp: event.stage_timestamp,
-            verb: event.verb,
-            resource: event.object_ref.resource,
-            subresource: event.object_ref.subresource,
-            namespace: event.object_ref.namespace,
-            name: event.object_ref.name,
-            code: event.response_status.code,
-        }
-    }
-}
-
 fn existing_kubeconfig() -> Option<PathBuf> {
     (std::env::var("TMS_TEST_CLUSTER").as_deref() == Ok("existing"))
         .then(|| std::env::var_os("KUBECONFIG").expect("KUBECONFIG names the existing cluster").into())
 }
 
 /// Returns a text that no other call on this machine gets meanwhile.
-fn unique() -> String {
+pub(crate) fn unique() -> String {
     static CALLS: AtomicU32 = AtomicU32::new(0);
     format!("{}-{}", std::process::id(), CALLS.fetch_add(1, Ordering::Relaxed))
 }

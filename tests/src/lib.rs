@@ -1,6 +1,8 @@
 //! Scenarios of TMS over real parts. What several test files share is here.
 
+pub mod audit;
 pub mod cluster;
+pub mod kubelet;
 pub mod models;
 pub mod node;
 pub mod pod;

@@ -6,15 +6,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tms_server::domain::plan::{AGENT_PORT, TRITON_METRICS};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-/// Port of the agent.
-const AGENT: u16 = 8010;
-/// Port of Triton's metrics.
-const METRICS: u16 = 8002;
 /// How long the agent keeps a question waiting.
 const LONG_POLL: Duration = Duration::from_secs(20);
 
@@ -47,7 +44,7 @@ impl Pod {
             metrics: Mutex::default(),
         });
         let mut tasks = JoinSet::new();
-        for port in [AGENT, METRICS] {
+        for port in [AGENT_PORT, TRITON_METRICS] {
             let listener = TcpListener::bind((address, port)).await.expect("the address is free");
             tasks.spawn(serve(listener, Arc::clone(&told)));
         }

@@ -18,7 +18,8 @@ use tms_server::serve::{self, Running};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Status, Streaming};
 
-use crate::cluster::{AuditLine, Cluster};
+use crate::audit::AuditLine;
+use crate::cluster::Cluster;
 use crate::postgres;
 use crate::wait::until;
 

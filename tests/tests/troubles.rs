@@ -1,11 +1,10 @@
 //! What keeps a lease from becoming ready reaches its owner in words: on a real control plane, with a node on which the
 //! test plays the kubelet.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on ends")]
-
 use serde_json::{Value, json};
-use tms_proto::v1::{BespokeTriton, Lease, LeaseSpec, LeaseState, ModelState, Toleration};
+use tms_proto::v1::{BespokeTriton, Lease, LeaseSpec, LeaseState, ModelState};
 use tms_tests::cluster::Cluster;
+use tms_tests::kubelet::{container, on_unmanaged, play_kubelet, pods};
 use tms_tests::server::{Database, Server, Target, World, autoscaled, spec};
 use tms_tests::wait::{inside, until};
 
@@ -16,54 +15,6 @@ fn on_kubernetes<F: Future<Output = ()>>(scenario: impl FnOnce(World, &'static C
         let world = World::new(Database::Sqlite, Target::Kubernetes(cluster)).await;
         scenario(world.expect("SQLite is always there"), cluster).await;
     });
-}
-
-/// A wish for a place on the node whose kubelet is the test.
-fn on_unmanaged(spec: LeaseSpec) -> LeaseSpec {
-    let toleration = Toleration {
-        key: "tms.test/unmanaged".to_owned(),
-        operator: "Exists".to_owned(),
-        ..Toleration::default()
-    };
-    let bespoke = BespokeTriton {
-        node_selector: [("tms.test/node".to_owned(), "unmanaged".to_owned())].into(),
-        tolerations: vec![toleration],
-        ..BespokeTriton::default()
-    };
-    LeaseSpec { bespoke: Some(bespoke), ..spec }
-}
-
-/// Waits for the pods of a lease and returns their names.
-async fn pods(world: &World, lease: &Lease, count: usize) -> Vec<String> {
-    let selector = format!("--selector=tms.internal/lease-id={}", lease.id);
-    until(&format!("{count} pods are bound"), 30, async || {
-        let list = world.kubectl(&["get", "pods", &selector]);
-        let bound = |pod: &&Value| {
-            pod["spec"]["nodeName"].is_string() && pod["metadata"]["deletionTimestamp"].is_null()
-        };
-        let items = list["items"].as_array().unwrap().clone();
-        let names: Vec<_> = items
-            .iter()
-            .filter(bound)
-            .map(|pod| pod["metadata"]["name"].as_str().unwrap().to_owned())
-            .collect();
-        (names.len() == count).then_some(names)
-    })
-    .await
-}
-
-/// Writes the status of a pod, as its kubelet would.
-fn play_kubelet(world: &World, pod: &str, status: &Value) {
-    let patch = json!({ "status": status }).to_string();
-    world.kubectl(&["patch", "pod", pod, "--subresource=status", "--type=merge", "--patch", &patch]);
-}
-
-fn container(name: &str, state: &Value) -> Value {
-    let is_ready = state.get("running").is_some();
-    json!({
-        "name": name, "image": "nvcr.io/nvidia/tritonserver:26.07-py3", "imageID": "", "ready": is_ready,
-        "restartCount": 0, "state": state,
-    })
 }
 
 fn running() -> Value {

@@ -6,10 +6,10 @@
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use tms_proto::v1::{
-    AcquireRequest, AutomaticRenewal, BespokeTriton, Lease, LeaseSpec, LeaseState, Model, ModelState,
-    RenewRequest, Toleration,
+    AcquireRequest, AutomaticRenewal, Lease, LeaseSpec, LeaseState, Model, ModelState, RenewRequest,
 };
 use tms_tests::cluster::Cluster;
+use tms_tests::kubelet::{container, on_unmanaged, play_kubelet, pods};
 use tms_tests::pod::Pod;
 use tms_tests::server::{Database, Server, Target, VALUES, World, spec, timestamp};
 use tms_tests::wait::{inside, until};
@@ -27,21 +27,6 @@ fn on_kubernetes<F: Future<Output = ()>>(database: Database, scenario: impl FnOn
     });
 }
 
-/// A wish for a place on the node whose kubelet is the test.
-fn on_unmanaged(spec: LeaseSpec) -> LeaseSpec {
-    let toleration = Toleration {
-        key: "tms.test/unmanaged".to_owned(),
-        operator: "Exists".to_owned(),
-        ..Toleration::default()
-    };
-    let bespoke = BespokeTriton {
-        node_selector: [("tms.test/node".to_owned(), "unmanaged".to_owned())].into(),
-        tolerations: vec![toleration],
-        ..BespokeTriton::default()
-    };
-    LeaseSpec { bespoke: Some(bespoke), ..spec }
-}
-
 /// A wish for a lease of five minutes, that use keeps alive for five minutes more.
 fn renewed_by_use() -> LeaseSpec {
     let lifetime = Some(prost_types::Duration { seconds: 300, nanos: 0 });
@@ -51,32 +36,6 @@ fn renewed_by_use() -> LeaseSpec {
 
 fn model(name: &str) -> Model {
     Model { name: name.to_owned(), uri: format!("https://models.example.com/{name}.tar.gz") }
-}
-
-/// Waits for the pods of a lease and returns their names.
-async fn pods(world: &World, lease: &Lease, count: usize) -> Vec<String> {
-    let selector = format!("--selector=tms.internal/lease-id={}", lease.id);
-    until(&format!("{count} pods are bound"), 30, async || {
-        let list = world.kubectl(&["get", "pods", &selector]);
-        let items = list["items"].as_array().unwrap().clone();
-        let bound = items.iter().filter(|pod| pod["spec"]["nodeName"].is_string());
-        let names: Vec<_> = bound.map(|pod| pod["metadata"]["name"].as_str().unwrap().to_owned()).collect();
-        (names.len() == count).then_some(names)
-    })
-    .await
-}
-
-/// Writes the status of a pod, as its kubelet would.
-fn play_kubelet(world: &World, name: &str, status: &Value) {
-    let patch = json!({ "status": status }).to_string();
-    world.kubectl(&["patch", "pod", name, "--subresource=status", "--type=merge", "--patch", &patch]);
-}
-
-fn container(name: &str, state: &Value) -> Value {
-    let is_ready = state.get("running").is_some();
-    json!({
-        "name": name, "image": "none", "imageID": "", "ready": is_ready, "restartCount": 0, "state": state,
-    })
 }
 
 /// The status of a pod whose agent runs, and whose Triton does so if it is ready.

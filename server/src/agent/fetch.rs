@@ -29,11 +29,12 @@ struct Job<'a> {
 /// Lays out every model, however often that has to be tried, and returns the permanent faults: after the first download that
 /// has one, no other is begun.
 pub async fn lay_out(settings: &Settings, repository: &Repository, board: &Arc<Board>) -> Vec<Failure> {
-    let mut failures = Vec::new();
-    let mut fail = |index: usize, model: &Model, fault: &Fault| {
-        board.set(index, State::Failed, &fault.to_string());
-        failures.push(Failure { name: model.name.clone(), message: fault.to_string() });
+    let fail = |index: usize, model: &Model, fault: &Fault| {
+        let message = fault.to_string();
+        board.set(index, State::Failed, &message);
+        Failure { name: model.name.clone(), message }
     };
+    let mut failures = Vec::new();
     let mut downloads = Vec::new();
     for (index, model) in settings.models.iter().enumerate() {
         if repository.has(&model.name, &model.uri) {
@@ -42,12 +43,12 @@ pub async fn lay_out(settings: &Settings, repository: &Repository, board: &Arc<B
             continue;
         }
         match ModelUri::parse(&model.uri) {
-            Err(error) => fail(index, model, &Fault::permanent(error.to_string())),
+            Err(error) => failures.push(fail(index, model, &Fault::permanent(error.to_string()))),
             Ok(uri @ ModelUri::Http(_)) => downloads.push(Job { index, model, uri }),
             Ok(uri @ ModelUri::Claim { .. }) => {
                 let job = Job { index, model, uri };
                 if let Err(fault) = persist(&job, settings, repository, board).await {
-                    fail(index, model, &fault);
+                    failures.push(fail(index, model, &fault));
                 }
             }
         }
@@ -57,8 +58,7 @@ pub async fn lay_out(settings: &Settings, repository: &Repository, board: &Arc<B
             break;
         }
         if let Err(fault) = persist(&job, settings, repository, board).await {
-            board.set(job.index, State::Failed, &fault.to_string());
-            failures.push(Failure { name: job.model.name.clone(), message: fault.to_string() });
+            failures.push(fail(job.index, job.model, &fault));
         }
     }
     failures

@@ -7,8 +7,7 @@ use std::path::PathBuf;
 use hyper::header::HeaderValue;
 use serde::Deserialize;
 
-/// Port of the agent.
-const PORT: u16 = 8010;
+use crate::domain::plan::AGENT_PORT;
 
 /// One model of the lease.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -139,9 +138,9 @@ fn address(text: Option<&str>) -> Result<SocketAddr, SettingsError> {
         }),
         // Pods have IPv4, IPv6 or both; the second kind of socket takes both, where the node knows it.
         None if TcpListener::bind((Ipv6Addr::UNSPECIFIED, 0)).is_ok() => {
-            Ok((Ipv6Addr::UNSPECIFIED, PORT).into())
+            Ok((Ipv6Addr::UNSPECIFIED, AGENT_PORT).into())
         }
-        None => Ok((Ipv4Addr::UNSPECIFIED, PORT).into()),
+        None => Ok((Ipv4Addr::UNSPECIFIED, AGENT_PORT).into()),
     }
 }
 

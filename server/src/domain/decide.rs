@@ -173,8 +173,8 @@ fn worst_trouble(observed: &Observed) -> Option<Trouble> {
 fn keep_detail(known: &str, trouble: &Trouble) -> String {
     let sentence = trouble.sentence();
     let is_bare = matches!(trouble, Trouble::Image { detail, .. } if detail.is_empty());
-    let words = |text: &str| text.chars().filter(|c| !c.is_ascii_digit()).collect::<String>();
-    let is_known = (is_bare && known.starts_with(&sentence)) || words(known) == words(&sentence);
+    let is_known =
+        (is_bare && known.starts_with(&sentence)) || progress::is_same_but_numbers(known, &sentence);
     if is_known { known.to_owned() } else { sentence }
 }
 

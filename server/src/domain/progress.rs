@@ -36,15 +36,20 @@ pub fn models(
 /// Returns what is to be told of a model of which `known` was told: the same again where only bytes changed, and by less
 /// than a step, or only numbers in the message.
 pub fn sparse(known: &ModelReport, seen: ModelReport) -> ModelReport {
-    let words = |text: &str| text.chars().filter(|c| !c.is_ascii_digit()).collect::<String>();
     let is_of_same = known.state == seen.state
         && known.total_bytes == seen.total_bytes
-        && words(&known.message) == words(&seen.message);
+        && is_same_but_numbers(&known.message, &seen.message);
     if is_of_same && !is_step(known.downloaded_bytes, seen.downloaded_bytes, seen.total_bytes) {
         known.clone()
     } else {
         seen
     }
+}
+
+/// Whether two messages differ in nothing but numbers, such as those of nodes or bytes.
+pub fn is_same_but_numbers(one: &str, other: &str) -> bool {
+    let words = |text: &str| text.chars().filter(|c| !c.is_ascii_digit()).collect::<String>();
+    words(one) == words(other)
 }
 
 /// Returns what models say of why they are not there yet, or nothing.

@@ -16,9 +16,8 @@ use super::pods::{Agent, are_ready, plain};
 use super::watch::Wake;
 use crate::clock::system_now;
 use crate::domain::lease::{ModelReport, ModelState};
+use crate::domain::plan::AGENT_PORT;
 
-/// Port of the agent in each pod.
-const AGENT_PORT: u16 = 8010;
 /// Questions under way at once; further ones take turns.
 const PLACES: usize = 64;
 /// Time for an answer: an agent without news answers after 20 s.

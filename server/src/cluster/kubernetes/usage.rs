@@ -7,10 +7,9 @@ use futures::future::join_all;
 
 use super::{Kubernetes, http};
 use crate::domain::lease::LeaseId;
+use crate::domain::plan::TRITON_METRICS;
 use crate::domain::usage::Served;
 
-/// Port of Triton's metrics in each pod.
-const METRICS_PORT: u16 = 8002;
 /// Time for a question in all. A look has many, and those that do not answer keep others waiting.
 const TIMEOUT: Duration = Duration::from_secs(2);
 /// Most bytes of an answer. A Triton with hundreds of models has less.
@@ -33,7 +32,7 @@ impl Kubernetes {
 
     async fn requests(&self, id: LeaseId, address: IpAddr) -> Option<u64> {
         let _place = self.looks.acquire().await.ok()?;
-        let address = SocketAddr::new(address, METRICS_PORT);
+        let address = SocketAddr::new(address, TRITON_METRICS);
         match http::get(address, "/metrics", TIMEOUT, LARGEST).await {
             Ok(text) => Some(count(&String::from_utf8_lossy(&text))),
             Err(error) => {

@@ -10,7 +10,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::storage::{self, Storage};
-use super::{Settings, TRITON_GRPC, TRITON_HTTP, int};
+use super::{AGENT_PORT, Settings, TRITON_GRPC, TRITON_HTTP, TRITON_METRICS, int};
 use crate::domain::lease::{LeaseId, Spec, Triton};
 
 /// Name of Triton's container.
@@ -50,7 +50,7 @@ pub(super) fn agent(id: LeaseId, storage: &Storage<'_>, settings: &Settings) -> 
         restart_policy: Some("Always".to_owned()),
         args: Some(vec!["agent".to_owned(), format!("--lease={id}")]),
         env: Some(environment),
-        ports: Some(vec![port(AGENT, 8010)]),
+        ports: Some(vec![port(AGENT, AGENT_PORT.into())]),
         resources: Some(ResourceRequirements {
             requests: Some(quantities([("cpu", "50m"), ("memory", "64Mi")])),
             limits: Some(quantities([("memory", "256Mi")])),
@@ -85,7 +85,7 @@ pub(super) fn triton(spec: &Spec, storage: &Storage<'_>, settings: &Settings) ->
         ports: Some(vec![
             port(HTTP_PORT, TRITON_HTTP.into()),
             port(GRPC_PORT, TRITON_GRPC.into()),
-            port(METRICS_PORT, 8002),
+            port(METRICS_PORT, TRITON_METRICS.into()),
         ]),
         resources: Some(resources(&spec.triton)),
         // Without it, the liveness probe would end a Triton that is slow to set up its GPUs.

@@ -42,6 +42,10 @@ pub const GENERATION_ANNOTATION: &str = "tms.internal/generation";
 pub const TRITON_HTTP: u16 = 8000;
 /// Port of Triton's gRPC interface, in its pods and its Service.
 pub const TRITON_GRPC: u16 = 8001;
+/// Port of Triton's metrics, in its pods.
+pub const TRITON_METRICS: u16 = 8002;
+/// Port of the agent, in the pods of a lease.
+pub const AGENT_PORT: u16 = 8010;
 
 /// The administrator's settings that plans depend on.
 #[derive(Clone, Debug, PartialEq, Eq)]
