@@ -267,8 +267,11 @@ fn model_table(lease: &Lease, width: Option<u16>) -> String {
 }
 
 fn event_table(events: &[Event], now: Timestamp, width: Option<u16>) -> String {
+    // Replicas or bytes have changed: it stands above how they are.
+    let is_mute = |event: &&Event| event.reason == "Reported" && event.message.is_empty();
     let rows: Vec<Vec<String>> = events
         .iter()
+        .filter(|event| !is_mute(event))
         .map(|event| {
             vec![
                 event.at.map(|at| words::relative(at, now)).unwrap_or_default(),
@@ -403,7 +406,8 @@ mod tests {
             message: "for 2h".into(),
             state: "PENDING",
         };
-        assert_snapshot!(plain(&lease_page(&testing::lease_view(), &[event], now(), Some(100))), @r"
+        let mute = Event { reason: "Reported".into(), message: String::new(), ..event.clone() };
+        assert_snapshot!(plain(&lease_page(&testing::lease_view(), &[event, mute], now(), Some(100))), @r"
         Lease       3f0a9c2d4b5e46f7a8b9c0d1e2f30415
         State       READY
         Owner       ada

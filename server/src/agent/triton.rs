@@ -25,7 +25,10 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// A question that Triton did not answer.
 #[derive(Debug, thiserror::Error)]
 pub enum Silence {
-    /// Nobody listens, or the connection was cut.
+    /// Nobody listens, as while it starts.
+    #[error("waits for Triton to start")]
+    NotUp,
+    /// The connection was cut.
     #[error("Triton cannot be reached: {0}")]
     Gone(String),
     /// It takes too long.
@@ -108,7 +111,10 @@ impl Triton {
     }
 
     async fn call(&self, request: Request<Full<Bytes>>) -> Result<(StatusCode, String), Silence> {
-        let response = self.client.request(request).await.map_err(|error| Silence::Gone(chain(&error)))?;
+        let response = self.client.request(request).await.map_err(|error| match error.is_connect() {
+            true => Silence::NotUp,
+            false => Silence::Gone(chain(&error)),
+        })?;
         let status = response.status();
         let body = Limited::new(response.into_body(), LONGEST_ANSWER).collect().await;
         let body = body.map_err(|error| Silence::Gone(error.to_string()))?.to_bytes();
