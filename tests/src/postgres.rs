@@ -168,10 +168,7 @@ fn start_at(programs: PathBuf, address: &str, port: u16) -> Server {
         .expect("sh can be started");
     let folder = read_line(process.stdout.as_mut().expect("the output is piped"));
     assert!(!folder.is_empty(), "initdb failed; its words are above");
-    Server {
-        url: format!("postgres://postgres@localhost/postgres?host={folder}"),
-        process: Some(process),
-    }
+    Server { url: format!("postgres://postgres@localhost/postgres?host={folder}"), process: Some(process) }
 }
 
 /// PostgreSQL refuses to run as root.

@@ -19,7 +19,8 @@ use tms_server::domain::scaling::{
     Autoscaling, Behavior, MetricName, PolicyKind, Scaling, ScalingPolicy, ScalingRules, SelectPolicy,
 };
 use tms_server::store::{
-    Admission, Admitted, Announcement, ChangeError, Changed, Cursor, Filter, Found, Options, Page, RequestKey, Store, StoreError,
+    Admission, Admitted, Announcement, ChangeError, Changed, Cursor, Filter, Found, Options, Page,
+    RequestKey, Store, StoreError,
 };
 use tms_tests::postgres;
 use tms_tests::wait::until;

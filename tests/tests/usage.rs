@@ -8,13 +8,12 @@ use serde_json::{Value, json};
 use tms_proto::v1::{
     AcquireRequest, AutomaticRenewal, Lease, LeaseSpec, LeaseState, Model, ModelState, RenewRequest,
 };
-use tms_tests::http::get;
 use tms_tests::cluster::Cluster;
+use tms_tests::http::get;
 use tms_tests::kubelet::{container, on_unmanaged, play_kubelet, pods};
 use tms_tests::pod::Pod;
 use tms_tests::server::{Database, Server, Target, VALUES, World, spec, timestamp};
 use tms_tests::wait::{inside, until};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// Runs a scenario on the shared cluster.
 fn on_kubernetes<F: Future<Output = ()>>(database: Database, scenario: impl FnOnce(World) -> F + Send) {
