@@ -638,7 +638,7 @@ async fn a_write_survives_the_caller_that_gave_it_up(database: Database) {
         // Polled once, so that the write is handed over, and dropped.
         assert!(futures::poll!(&mut admitting).is_pending());
     }
-    let change = until("the write is done", 10, async || announced(&mut changes)).await;
+    let change = until("the write is done", 10, || std::future::ready(announced(&mut changes))).await;
     assert_eq!(change.id, admission.lease.id);
     assert!(store.get(admission.lease.id).await.unwrap().is_some());
 }

@@ -7,7 +7,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use sqlx::postgres::{PgAdvisoryLock, PgConnectOptions, PgPool};
-use sqlx::{Connection, Either, PgConnection};
+use sqlx::{ConnectOptions, Connection, Either, PgConnection};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
@@ -143,7 +143,9 @@ async fn lead(pool: &PgPool, lock: &PgAdvisoryLock) -> Result<Leadership, sqlx::
 }
 
 async fn open(options: &PgConnectOptions) -> Result<PgConnection, sqlx::Error> {
-    let mut session = PgConnection::connect_with(options).await?;
+    // Else a wait of hours would be told as a slow statement.
+    let options = options.clone().disable_statement_logging();
+    let mut session = PgConnection::connect_with(&options).await?;
     session::set(&mut session, &SETTINGS).await?;
     Ok(session)
 }
