@@ -192,6 +192,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::domain::lease::LeaseId;
+    use crate::domain::plan::{INSTALLATION_LABEL, LEASE_LABEL};
 
     #[test]
     fn what_an_agent_tells_is_kept_within_bounds() {
@@ -202,5 +204,35 @@ mod tests {
         assert_eq!(kept.len(), 64);
         assert_eq!(kept[0].name, "ä".repeat(256));
         assert_eq!((kept[0].message.chars().count(), kept[0].state), (500, ModelState::Pending));
+    }
+
+    #[tokio::test]
+    async fn agents_are_followed_only_while_that_is_wanted() {
+        let (cache, id) = (Arc::new(Cache::new("tms")), LeaseId::random());
+        let followers = Followers::new(Arc::clone(&cache), Arc::new(|_| {}));
+        let followed = || followers.tasks().as_ref().map(HashMap::len);
+        let pod = json!({
+            "metadata": {
+                "name": "one", "uid": "one", "resourceVersion": "1",
+                "labels": { LEASE_LABEL: id.to_string(), INSTALLATION_LABEL: "tms" },
+            },
+            "status": {
+                "podIP": "127.0.0.1",
+                "initContainerStatuses": [{
+                    "name": "agent", "image": "", "imageID": "", "ready": false, "restartCount": 0,
+                    "state": { "running": {} },
+                }],
+            },
+        });
+        let pod = serde_json::from_value(pod).expect("it is an object");
+        let (key, _) = cache.keep(Subject::Pods, pod).expect("it is ours");
+        followers.look(&key);
+        assert_eq!(followed(), None);
+        // Those that were seen before are followed too.
+        followers.follow(true);
+        assert_eq!(followed(), Some(1));
+        followers.follow(false);
+        followers.look(&key);
+        assert_eq!(followed(), None);
     }
 }
