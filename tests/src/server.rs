@@ -52,7 +52,8 @@ pub struct World {
     pub clock: Clock,
     /// values.yaml, beyond what the world itself needs.
     pub values: String,
-    database_url: String,
+    /// Where its database is.
+    pub database_url: String,
 }
 
 /// Every metric may be asked for, queue time is the default, and little takes long.
@@ -82,12 +83,22 @@ impl World {
             Database::Sqlite => format!("sqlite:{}", folder.path().join("tms.db").display()),
             Database::Postgres => postgres::database().await?,
         };
+        Some(Self::at(database_url, folder, target))
+    }
+
+    /// Makes a world on a PostgreSQL of the test's own.
+    pub fn on(postgres: &postgres::Own, target: Target) -> Self {
+        let folder = TempDir::new().expect("a temporary folder can be made");
+        Self::at(postgres.url().to_owned(), folder, target)
+    }
+
+    fn at(database_url: String, folder: TempDir, target: Target) -> Self {
         let namespace = format!("tms-{}", uuid::Uuid::new_v4().simple());
         if let Target::Kubernetes(cluster) = target {
             cluster.kubectl(&["create", "namespace", &namespace]).expect("a namespace can be made");
         }
         let clock = Clock::manual(tms_server::clock::system_now());
-        Some(Self { folder, namespace, target, clock, values: VALUES.to_owned(), database_url })
+        Self { folder, namespace, target, clock, values: VALUES.to_owned(), database_url }
     }
 
     /// Starts a server of this world.

@@ -162,6 +162,8 @@ impl Measure for Manifests {
     fn served(&self, _id: LeaseId) -> BoxFuture<'_, Vec<Served>> {
         Box::pin(async { Vec::new() })
     }
+
+    fn follow_progress(&self, _is_wanted: bool) {}
 }
 
 impl Act for Manifests {

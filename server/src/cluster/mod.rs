@@ -69,6 +69,9 @@ pub trait Act: Send + Sync {
 pub trait Measure: Send + Sync {
     /// Returns what each pod of a lease has served: nothing where pods are not observed.
     fn served(&self, id: LeaseId) -> BoxFuture<'_, Vec<Served>>;
+
+    /// Asks pods that load how far they are from now on, or asks none any more.
+    fn follow_progress(&self, is_wanted: bool);
 }
 
 /// A cluster that can be observed, measured and acted on.

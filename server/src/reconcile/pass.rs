@@ -12,7 +12,7 @@ use crate::domain::lease::{Happening, Lease, LeaseId, Phase, Report, SERVER};
 use crate::domain::observed::Observed;
 use crate::domain::plan::{Kind, plan};
 use crate::domain::start::cold_start;
-use crate::store::{ChangeError, StoreError};
+use crate::store::{ChangeError, StoreError, Term};
 
 /// Steps of one pass. A lease needs five at most, from the first apply to the report; more means that somebody else
 /// changes it at the same time, and the next pass goes on.
@@ -45,9 +45,12 @@ impl PassError {
 }
 
 impl Reconciler {
-    /// Takes the steps of one lease until it rests.
-    pub(super) async fn pass(&self, id: LeaseId) -> Result<(), PassError> {
+    /// Takes the steps of one lease until it rests, or until this server may lead no more.
+    pub(super) async fn pass(&self, id: LeaseId, term: &Term) -> Result<(), PassError> {
         for _ in 0..STEPS {
+            if term.is_over() {
+                return Ok(());
+            }
             let Some(lease) = self.store.get(id).await?.filter(|lease| !lease.is_closed()) else {
                 return self.remove_orphan(id).await;
             };

@@ -239,6 +239,10 @@ impl Measure for Kubernetes {
     fn served(&self, id: LeaseId) -> BoxFuture<'_, Vec<Served>> {
         Box::pin(self.ask_served(id))
     }
+
+    fn follow_progress(&self, is_wanted: bool) {
+        self.followers.follow(is_wanted);
+    }
 }
 
 impl Act for Kubernetes {

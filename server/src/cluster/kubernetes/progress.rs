@@ -1,5 +1,6 @@
 //! Follows the agents of pods that are not ready yet, so that their leases tell how far each model is. Each question waits
-//! at the agent until there is news; where an agent cannot be reached, progress is coarser, and nothing else is lost.
+//! at the agent until there is news; where an agent cannot be reached, progress is coarser, and nothing else is lost. Only
+//! the server that takes the passes asks.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -10,7 +11,7 @@ use serde::Deserialize;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
-use super::cache::{Cache, Key};
+use super::cache::{Cache, Key, Subject};
 use super::http::{self, GetError};
 use super::pods::{Agent, are_ready, plain};
 use super::watch::Wake;
@@ -33,13 +34,16 @@ const SPACING: Duration = Duration::from_millis(250);
 /// First and longest pause after a failure.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(15));
 
-/// Follows agents, one task each.
+/// Follows agents, one task each, while that is wanted.
 pub(super) struct Followers {
     cache: Arc<Cache>,
     wake: Wake,
     places: Arc<Semaphore>,
-    tasks: Mutex<HashMap<Key, (Agent, JoinHandle<()>)>>,
+    /// Nothing while no agent is to be asked.
+    tasks: Mutex<Option<Tasks>>,
 }
+
+type Tasks = HashMap<Key, (Agent, JoinHandle<()>)>;
 
 /// What an agent answers.
 #[derive(Deserialize)]
@@ -64,10 +68,20 @@ impl Followers {
         Self { cache, wake, places: Arc::new(Semaphore::new(PLACES)), tasks: Mutex::default() }
     }
 
+    /// Follows agents from now on, or none any more.
+    pub fn follow(&self, is_wanted: bool) {
+        let before = std::mem::replace(&mut *self.tasks(), is_wanted.then(Tasks::new));
+        before.iter().for_each(abort);
+        for key in self.cache.keys(Subject::Pods) {
+            self.look(&key);
+        }
+    }
+
     /// Follows the agent of a pod from now on, or does so no more, as the cache shows the pod.
     pub fn look(&self, key: &Key) {
         let agent = self.cache.agent(key);
         let mut tasks = self.tasks();
+        let Some(tasks) = tasks.as_mut() else { return };
         let is_followed =
             |(known, task): &(Agent, JoinHandle<()>)| agent.as_ref() == Some(known) && !task.is_finished();
         if tasks.get(key).is_some_and(is_followed) {
@@ -88,17 +102,19 @@ impl Followers {
         }
     }
 
-    fn tasks(&self) -> MutexGuard<'_, HashMap<Key, (Agent, JoinHandle<()>)>> {
+    fn tasks(&self) -> MutexGuard<'_, Option<Tasks>> {
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Followers {
     fn drop(&mut self) {
-        for (_, task) in self.tasks().values() {
-            task.abort();
-        }
+        self.tasks().iter().for_each(abort);
     }
+}
+
+fn abort(tasks: &Tasks) {
+    tasks.values().for_each(|(_, task)| task.abort());
 }
 
 /// Asks an agent again and again, until all its models are loaded.
@@ -176,6 +192,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::domain::lease::LeaseId;
+    use crate::domain::plan::{INSTALLATION_LABEL, LEASE_LABEL};
 
     #[test]
     fn what_an_agent_tells_is_kept_within_bounds() {
@@ -186,5 +204,35 @@ mod tests {
         assert_eq!(kept.len(), 64);
         assert_eq!(kept[0].name, "ä".repeat(256));
         assert_eq!((kept[0].message.chars().count(), kept[0].state), (500, ModelState::Pending));
+    }
+
+    #[tokio::test]
+    async fn agents_are_followed_only_while_that_is_wanted() {
+        let (cache, id) = (Arc::new(Cache::new("tms")), LeaseId::random());
+        let followers = Followers::new(Arc::clone(&cache), Arc::new(|_| {}));
+        let followed = || followers.tasks().as_ref().map(HashMap::len);
+        let pod = json!({
+            "metadata": {
+                "name": "one", "uid": "one", "resourceVersion": "1",
+                "labels": { LEASE_LABEL: id.to_string(), INSTALLATION_LABEL: "tms" },
+            },
+            "status": {
+                "podIP": "127.0.0.1",
+                "initContainerStatuses": [{
+                    "name": "agent", "image": "", "imageID": "", "ready": false, "restartCount": 0,
+                    "state": { "running": {} },
+                }],
+            },
+        });
+        let pod = serde_json::from_value(pod).expect("it is an object");
+        let (key, _) = cache.keep(Subject::Pods, pod).expect("it is ours");
+        followers.look(&key);
+        assert_eq!(followed(), None);
+        // Those that were seen before are followed too.
+        followers.follow(true);
+        assert_eq!(followed(), Some(1));
+        followers.follow(false);
+        followers.look(&key);
+        assert_eq!(followed(), None);
     }
 }
