@@ -113,7 +113,7 @@ fn phase(lease: &Lease, observed: &Observed) -> Phase {
         Phase::Pending
     } else if lease.spec.scaling.minimum() == 0 && observed.replicas.desired == 0 && !is_absent {
         Phase::Asleep
-    } else if is_enough && !(was_ready && observed.pods.iter().any(PodSeen::cannot_load)) {
+    } else if is_enough && !(was_ready && observed.pods.iter().any(|pod| progress::cannot_load(lease, pod))) {
         Phase::Ready
     } else if was_ready {
         Phase::Degraded
@@ -140,7 +140,7 @@ fn shortage(lease: &Lease, observed: &Observed, models: &[ModelReport]) -> Strin
     };
     let is_of_lease = |name: &str| lease.spec.models.iter().any(|model| model.name == name);
     let of_pod = |pod: &PodSeen| {
-        let models = pod.models.iter().filter(|model| is_of_lease(&model.name));
+        let models = pod.told().iter().filter(|model| is_of_lease(&model.name));
         progress::reason(&models.cloned().collect::<Vec<_>>())
     };
     match progress::reason(models).or_else(|| observed.pods.iter().find_map(of_pod)) {
@@ -386,9 +386,37 @@ mod tests {
     }
 
     #[test]
+    fn a_server_that_has_asked_no_agent_yet_takes_nothing_back() {
+        let downloading = ModelReport {
+            downloaded_bytes: Some(60),
+            total_bytes: Some(100),
+            ..ModelReport::new("bert", ModelState::Downloading, "")
+        };
+        let unheard = PodSeen { is_running: true, ..PodSeen::default() };
+        let ready = PodSeen { is_ready: true, ..unheard.clone() };
+        let mut loading = lease();
+        loading.report.phase = Phase::Loading;
+        loading.report.replicas = Replicas { desired: 2, current: 2, ready: 0 };
+        loading.report.models[0] = downloading;
+        let pods = |pods| Observed { pods, ..seen(Objects::Match, 0) };
+        assert_eq!(outcome(&loading, &pods(vec![unheard.clone(), unheard.clone()]), 2), "Rest");
+
+        let mut degraded = was_ready(lease());
+        degraded.report.phase = Phase::Degraded;
+        degraded.report.models[0] = ModelReport::new("bert", ModelState::Failed, "corrupt");
+        degraded.report.message = "a replica cannot load its models: bert: corrupt".to_owned();
+        let of = |other: &PodSeen| Observed {
+            pods: vec![ready.clone(), ready.clone(), other.clone()],
+            ..seen(Objects::Match, 2)
+        };
+        assert_eq!(outcome(&degraded, &of(&unheard), 2), "Rest");
+        assert_eq!(outcome(&degraded, &of(&ready), 2), "READY: ");
+    }
+
+    #[test]
     fn a_degraded_lease_says_what_its_replica_says() {
         let reload = ModelReport::new("bert", ModelState::Loading, "Triton does not answer");
-        let pod = PodSeen { is_running: true, models: vec![reload], ..PodSeen::default() };
+        let pod = PodSeen { is_running: true, models: Some(vec![reload]), ..PodSeen::default() };
         let ready = PodSeen { is_running: true, is_ready: true, ..PodSeen::default() };
         let observed = Observed { pods: vec![ready, pod], ..seen(Objects::Match, 1) };
         let said = "DEGRADED: 1 of 2 replicas are ready: bert: Triton does not answer";
@@ -400,7 +428,7 @@ mod tests {
         let told = |name| ModelReport::new(name, ModelState::Loading, "Triton does not answer");
         let replica = |names: &[&'static str]| PodSeen {
             is_running: true,
-            models: names.iter().copied().map(told).collect(),
+            models: Some(names.iter().copied().map(told).collect()),
             ..PodSeen::default()
         };
         let outcome_of = |pods| {
@@ -416,7 +444,7 @@ mod tests {
     #[test]
     fn a_lease_that_took_too_long_says_what_its_models_waited_for() {
         let waiting = ModelReport::new("bert", ModelState::Downloading, "models.example.com: 503");
-        let pod = PodSeen { is_running: true, models: vec![waiting], ..PodSeen::default() };
+        let pod = PodSeen { is_running: true, models: Some(vec![waiting]), ..PodSeen::default() };
         let observed = Observed { pods: vec![pod], ..seen(Objects::Match, 0) };
         let said = "invalid: not ready within 30m (server.leases.loadTimeout): bert: models.example.com: 503";
         assert_eq!(outcome(&lease(), &observed, 30), said);

@@ -92,7 +92,8 @@ impl Lease {
 
     /// Moves the end of a lease that asked for it, because it was used at `used_at`: to its idle window from then, and to at
     /// most `maximum` from its acceptance or its last renewal. An end that would move by little is left for the next use, so
-    /// that steady use is not steady writing.
+    /// that steady use is not steady writing; one that has come is not left. A lease whose time is over, but which has not been
+    /// ended yet, lives on by use that is counted from its end at most.
     pub fn keep_alive(
         &mut self,
         used_at: Timestamp,
@@ -100,11 +101,15 @@ impl Lease {
         now: Timestamp,
     ) -> Option<Happening> {
         let idle_window = self.spec.automatic_renewal?.idle_window;
-        self.refuse_ended(now).ok()?;
+        if self.end.is_some() {
+            return None;
+        }
+        let used_at = used_at.min(self.expires_at);
         let ceiling = later(self.tenure.renewed_at, maximum);
         let wanted = later(used_at, idle_window).min(ceiling);
         let gain = wanted.duration_since(self.expires_at);
-        let is_worth_it = gain > idle_window / IDLE_PARTS || (gain.is_positive() && wanted == ceiling);
+        let is_last = wanted == ceiling || now >= self.expires_at;
+        let is_worth_it = gain > idle_window / IDLE_PARTS || (gain.is_positive() && is_last);
         if !is_worth_it {
             return None;
         }
@@ -530,9 +535,22 @@ pub(in crate::domain) mod tests {
     fn use_keeps_no_lease_alive_that_did_not_ask_for_it_or_has_ended() {
         assert_eq!(lease().keep_alive(at(3500), BOUNDS.maximum, at(3500)), None);
         let mut over = used_lease();
-        assert_eq!(over.keep_alive(at(3590), BOUNDS.maximum, at(3600)), None, "nobody noticed its end yet");
         over.release(at(10));
         assert_eq!(over.keep_alive(at(3500), BOUNDS.maximum, at(3500)), None);
+    }
+
+    #[test]
+    fn use_that_is_noticed_at_the_end_counts_from_the_end_at_most() {
+        for (used_at, now, end) in
+            [(3590, 3600, 5390), (3600, 3600, 5400), (4000, 4000, 5400), (1810, 3600, 3610)]
+        {
+            let mut over = used_lease();
+            assert!(over.keep_alive(at(used_at), BOUNDS.maximum, at(now)).is_some());
+            assert_eq!((over.expires_at, over.tenure.last_used_at), (at(end), Some(at(used_at.min(3600)))));
+        }
+        let mut over = used_lease();
+        assert!(over.expire(at(3600)).is_some());
+        assert_eq!(over.keep_alive(at(3599), BOUNDS.maximum, at(3600)), None, "it has ended");
     }
 
     #[test]

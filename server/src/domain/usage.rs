@@ -54,6 +54,10 @@ impl Usage {
     }
 
     fn is_used(&mut self, lease: &Lease, served: &[Served]) -> bool {
+        // Nobody was seen or asked in time: what is known still holds.
+        if served.is_empty() {
+            return false;
+        }
         let counted = || served.iter().filter_map(|seen| Some((seen.pod.clone(), seen.requests?)));
         let is_first = !self.leases.contains_key(&lease.id);
         if is_first && counted().next().is_none() {

@@ -5,7 +5,7 @@ mod keep;
 mod pass;
 mod queue;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use jiff::SignedDuration;
@@ -19,6 +19,7 @@ use crate::cluster::{Cluster, Sight};
 use crate::domain::lease::LeaseId;
 use crate::domain::life::Deadlines;
 use crate::domain::plan::Settings;
+use crate::domain::usage::Usage;
 use crate::metrics::Metrics;
 use crate::store::{Store, StoreError};
 
@@ -79,6 +80,8 @@ pub struct Reconciler {
     clock: Clock,
     waker: Waker,
     options: Options,
+    /// What Tritons have counted, once they can be seen.
+    usage: Mutex<Option<Usage>>,
 }
 
 impl Reconciler {
@@ -90,7 +93,7 @@ impl Reconciler {
         waker: Waker,
         options: Options,
     ) -> Arc<Self> {
-        Arc::new(Self { store, cluster, clock, waker, options })
+        Arc::new(Self { store, cluster, clock, waker, options, usage: Mutex::default() })
     }
 
     /// Works until `stop`; passes under way are finished.

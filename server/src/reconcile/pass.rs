@@ -109,7 +109,7 @@ impl Reconciler {
                     self.tell_cold_start(lease, &observed, now);
                 }
             }
-            Step::Expire => drop(self.change(lease.id, |lease| lease.expire(now)).await?),
+            Step::Expire => self.expire(lease, now).await?,
             Step::Notice => self.give_notice(lease.id, now).await?,
             Step::Invalidate(report) => {
                 self.change(lease.id, |lease| lease.invalidate(report.clone(), now)).await?;
@@ -125,7 +125,7 @@ impl Reconciler {
     /// Does what needs no look at the cluster, while there is none.
     async fn step_blindly(&self, lease: &Lease, sight: Sight, now: Timestamp) -> Result<bool, PassError> {
         if lease.end.is_none() && now >= lease.expires_at {
-            self.change(lease.id, |lease| lease.expire(now)).await?;
+            self.expire(lease, now).await?;
             return Ok(false);
         }
         if lease.owes_notice(&self.options.deadlines.notices, now) {
@@ -137,6 +137,13 @@ impl Reconciler {
             Sight::Full | Sight::NotYet => Ok(true),
             Sight::Failing(cause) => self.complain(lease, ActError::Away(Some(cause))).await,
         }
+    }
+
+    /// Ends a lease whose time is over, unless it was used since the last look at its use, and so lives on.
+    async fn expire(&self, lease: &Lease, now: Timestamp) -> Result<(), PassError> {
+        self.look_a_last_time(lease).await?;
+        // The row says whether that has moved the end.
+        self.change(lease.id, |lease| lease.expire(now)).await.map(drop)
     }
 
     /// Keeps a lease that a server with other deadlines has written from being due again and again.
