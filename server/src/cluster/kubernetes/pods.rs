@@ -96,6 +96,11 @@ impl Pods {
         self.0.values().map(|pod| pod.seen.clone()).collect()
     }
 
+    #[cfg(test)]
+    pub fn downloaded(&self, name: &str) -> Option<u64> {
+        self.0.get(name)?.seen.told().first()?.downloaded_bytes
+    }
+
     pub fn names(&self) -> impl Iterator<Item = &String> {
         self.0.keys()
     }
