@@ -76,9 +76,7 @@ impl Reconciler {
                 Ok(()) => {}
                 // The row is read anew, and what changed is seen by then.
                 Err(ActError::Conflict { .. } | ActError::Superseded { .. }) => {}
-                Err(ActError::Invalid { object, message })
-                    if lease.is_loading() && is_deployment(&object) =>
-                {
+                Err(ActError::Invalid { kind: Kind::Deployment, message, .. }) if lease.is_loading() => {
                     let report = Report { message, ..lease.report.clone() };
                     self.change(lease.id, |lease| lease.invalidate(report.clone(), now)).await?;
                 }
@@ -237,8 +235,4 @@ impl Reconciler {
 
 fn is_first_start(lease: &Lease, report: &Report) -> bool {
     lease.report.first_ready_at.is_none() && report.first_ready_at.is_some() && report.phase == Phase::Ready
-}
-
-fn is_deployment(object: &str) -> bool {
-    object.starts_with(Kind::Deployment.as_str())
 }
