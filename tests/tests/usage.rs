@@ -7,6 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use tms_proto::v1::{
     AcquireRequest, AutomaticRenewal, Lease, LeaseSpec, LeaseState, Model, ModelState, RenewRequest,
+    RenewalChange, UpdateRequest,
 };
 use tms_tests::cluster::Cluster;
 use tms_tests::kubelet::{container, on_unmanaged, play_kubelet, pods};
@@ -285,6 +286,37 @@ fn use_after_the_last_look_counts_and_a_triton_that_is_silent_at_the_end_keeps_n
         assert_eq!(events(&server, &lease, "KeptAlive").await, 1);
 
         drop(pod);
+        world.advance(MINUTE * 5);
+        server.until_state(&lease.id, LeaseState::Expired).await;
+        end(&world, server, &lease).await;
+    });
+}
+
+#[test]
+fn renewal_by_use_that_is_turned_on_later_keeps_a_lease_alive_until_it_is_turned_off() {
+    on_kubernetes(Database::Sqlite, async |world| {
+        let server = world.start().await;
+        let pod = Pod::start().await;
+        let wish = LeaseSpec { automatic_renewal: None, ..renewed_by_use() };
+        let lease = ready_lease(&world, &server, wish, &pod).await;
+        pod.serve(5);
+        world.advance(MINUTE);
+        server.stop().await;
+        let server = world.start().await;
+        assert_eq!(pod.looks(), 0, "nobody looks");
+        let update = async |automatic_renewal| {
+            let renewal = Some(RenewalChange { automatic_renewal });
+            let request = UpdateRequest { lease_id: lease.id.clone(), renewal, ..UpdateRequest::default() };
+            server.leases.clone().update(request).await.unwrap().into_inner().lease.unwrap()
+        };
+        assert_eq!(update(Some(AutomaticRenewal::default())).await.expires_at, lease.expires_at);
+        world.advance(MINUTE);
+        until_looked(&pod, 0).await;
+        let mut requests = 5;
+        use_for_a_minute(&world, &server, &lease, &pod, &mut requests).await;
+        assert_eq!(events(&server, &lease, "KeptAlive").await, 1, "what came before counts for nothing");
+        update(None).await;
+        pod.serve(99);
         world.advance(MINUTE * 5);
         server.until_state(&lease.id, LeaseState::Expired).await;
         end(&world, server, &lease).await;

@@ -49,6 +49,7 @@ impl Reconciler {
     }
 
     async fn look_at_use(&self, renewal: &Renewal) -> Result<(), StoreError> {
+        let begun = self.clock.now();
         let mut looked_at = BTreeSet::new();
         let mut after = None;
         loop {
@@ -72,7 +73,7 @@ impl Reconciler {
             }
         }
         if let Some(usage) = &mut *self.usage() {
-            usage.keep(&looked_at);
+            usage.keep(&looked_at, begun);
         }
         Ok(())
     }
