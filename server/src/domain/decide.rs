@@ -54,13 +54,13 @@ pub fn decide(lease: &Lease, observed: &Observed, deadlines: &Deadlines, now: Ti
     if let Objects::Superseded(generation) = observed.objects {
         return Step::Surpass(generation);
     }
-    let report = report(lease, observed, now);
+    let report = report(lease, observed, deadlines, now);
     if lease.is_loading() && report.first_ready_at.is_none() && report.phase != Phase::Written {
         if let Some(Trouble::Models(_)) = worst_trouble(observed) {
             return Step::Invalidate(report);
         }
         if now >= later(lease.created_at, deadlines.load_timeout) {
-            return Step::Invalidate(timed_out(report, deadlines.load_timeout));
+            return Step::Invalidate(timed_out(report, observed, deadlines.load_timeout));
         }
     }
     if report != lease.report {
@@ -73,7 +73,7 @@ pub fn decide(lease: &Lease, observed: &Observed, deadlines: &Deadlines, now: Ti
 }
 
 /// Returns the report of `lease` from what was seen.
-fn report(lease: &Lease, observed: &Observed, now: Timestamp) -> Report {
+fn report(lease: &Lease, observed: &Observed, deadlines: &Deadlines, now: Timestamp) -> Report {
     let phase = phase(lease, observed);
     let trouble = worst_trouble(observed);
     let models = progress::models(lease, phase, observed, trouble.as_ref());
@@ -84,7 +84,8 @@ fn report(lease: &Lease, observed: &Observed, now: Timestamp) -> Report {
         (_, Some(trouble), _) => keep_detail(&lease.report.message, trouble),
         (_, None, Some(fault)) => format!("replicas cannot be created: {fault}"),
         (Phase::Degraded, None, None) => shortage(lease, observed, &models),
-        (Phase::Pending | Phase::Provisioning | Phase::Loading, None, None) => String::new(),
+        (Phase::Loading, None, None) => retrying(lease, &models, deadlines),
+        (Phase::Pending | Phase::Provisioning, None, None) => String::new(),
     };
     let first_ready_at = match phase {
         Phase::Ready | Phase::Asleep => lease.report.first_ready_at.or(Some(now)),
@@ -149,6 +150,18 @@ fn shortage(lease: &Lease, observed: &Observed, models: &[ModelReport]) -> Strin
     }
 }
 
+/// Returns what keeps models from being loaded for the first time though it may pass, and until when they are tried again.
+fn retrying(lease: &Lease, models: &[ModelReport], deadlines: &Deadlines) -> String {
+    let until = later(lease.created_at, deadlines.load_timeout);
+    match progress::reason_to_retry(models) {
+        Some(reason) if until <= lease.expires_at => {
+            format!("{reason}; tried again until {until} (server.leases.loadTimeout)")
+        }
+        Some(reason) => format!("{reason}; tried again until the lease ends"),
+        None => String::new(),
+    }
+}
+
 /// Returns the step for an ended lease whose objects are being deleted: to say so once that takes too long.
 fn wait_for_the_end(lease: &Lease, now: Timestamp) -> Step {
     let grace = lease.deployment.pointer("/spec/template/spec/terminationGracePeriodSeconds");
@@ -178,8 +191,11 @@ fn keep_detail(known: &str, trouble: &Trouble) -> String {
     if is_known { known.to_owned() } else { sentence }
 }
 
-fn timed_out(report: Report, load_timeout: SignedDuration) -> Report {
-    let cause = Some(report.message.clone()).filter(|message| !message.is_empty());
+fn timed_out(report: Report, observed: &Observed, load_timeout: SignedDuration) -> Report {
+    // What models say of themselves comes in their own words, without that they are tried again.
+    let is_of_models =
+        worst_trouble(observed).is_none() && progress::reason_to_retry(&report.models).is_some();
+    let cause = Some(report.message.clone()).filter(|message| !message.is_empty() && !is_of_models);
     let cause = cause.or_else(|| progress::reason(&report.models));
     let cause = cause.map(|cause| format!(": {cause}")).unwrap_or_default();
     let message = format!("not ready within {load_timeout:#} (server.leases.loadTimeout){cause}");
@@ -448,6 +464,31 @@ mod tests {
         let observed = Observed { pods: vec![pod], ..seen(Objects::Match, 0) };
         let said = "invalid: not ready within 30m (server.leases.loadTimeout): bert: models.example.com: 503";
         assert_eq!(outcome(&lease(), &observed, 30), said);
+    }
+
+    #[test]
+    fn a_lease_whose_model_is_tried_again_says_so_at_once_how_often_and_until_when() {
+        let in_vain = |failed_tries| {
+            let waiting = ModelReport::new("bert", ModelState::Loading, "CUDA out of memory");
+            let pod = PodSeen {
+                is_running: true,
+                models: Some(vec![ModelReport { failed_tries, ..waiting }]),
+                ..PodSeen::default()
+            };
+            Observed { pods: vec![pod], ..seen(Objects::Match, 0) }
+        };
+        let said = "LOADING: bert: CUDA out of memory (tried once); tried again until 1970-01-01T00:30:00Z \
+                    (server.leases.loadTimeout)";
+        assert_eq!(outcome(&lease(), &in_vain(1), 1), said);
+        let said = "LOADING: bert: CUDA out of memory (tried 8 times or more); tried again until 1970-01-01T00:30:00Z \
+                    (server.leases.loadTimeout)";
+        assert_eq!(outcome(&lease(), &in_vain(8), 2), said);
+        let said = "invalid: not ready within 30m (server.leases.loadTimeout): bert: CUDA out of memory \
+                    (tried 16 times or more)";
+        assert_eq!(outcome(&lease(), &in_vain(16), 30), said);
+        let short = Lease { expires_at: at(20), ..lease() };
+        let said = "LOADING: bert: CUDA out of memory (tried once); tried again until the lease ends";
+        assert_eq!(outcome(&short, &in_vain(1), 1), said);
     }
 
     #[test]

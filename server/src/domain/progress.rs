@@ -41,11 +41,12 @@ pub fn cannot_load(lease: &Lease, pod: &PodSeen) -> bool {
 }
 
 /// Returns what is to be told of a model of which `known` was told: the same again where only bytes changed, and by less
-/// than a step, or only numbers in the message.
+/// than a step, or only numbers in the message, or failed tries by less than twice as many.
 pub fn sparse(known: &ModelReport, seen: ModelReport) -> ModelReport {
     let is_of_same = known.state == seen.state
         && known.total_bytes == seen.total_bytes
-        && is_same_but_numbers(&known.message, &seen.message);
+        && is_same_but_numbers(&known.message, &seen.message)
+        && !is_telling(known.failed_tries, seen.failed_tries);
     if is_of_same && !is_step(known.downloaded_bytes, seen.downloaded_bytes, seen.total_bytes) {
         known.clone()
     } else {
@@ -62,8 +63,28 @@ pub fn is_same_but_numbers(one: &str, other: &str) -> bool {
 /// Returns what models say of why they are not there yet, or nothing.
 pub fn reason(models: &[ModelReport]) -> Option<String> {
     let speaking = models.iter().filter(|model| !model.message.is_empty());
-    let reasons: Vec<_> = speaking.map(|model| format!("{}: {}", model.name, model.message)).collect();
+    let reason = |model: &ModelReport| {
+        let tries = match model.failed_tries {
+            0 => String::new(),
+            1 => " (tried once)".to_owned(),
+            2 => " (tried twice or more)".to_owned(),
+            many => format!(" (tried {many} times or more)"),
+        };
+        format!("{}: {}{tries}", model.name, model.message)
+    };
+    let reasons: Vec<_> = speaking.map(reason).collect();
     (!reasons.is_empty()).then(|| reasons.join("; "))
+}
+
+/// Returns why models are tried again, as far as they are, or nothing.
+pub fn reason_to_retry(models: &[ModelReport]) -> Option<String> {
+    let is_retried = |model: &&ModelReport| model.failed_tries > 0 && model.state != ModelState::Failed;
+    reason(&models.iter().filter(is_retried).cloned().collect::<Vec<_>>())
+}
+
+/// Whether a number of failed tries is worth telling: each doubling is, and a new beginning.
+fn is_telling(known: u32, seen: u32) -> bool {
+    seen < known || (seen > known && seen >= known.saturating_mul(2))
 }
 
 fn is_step(known: Option<u64>, seen: Option<u64>, total: Option<u64>) -> bool {
@@ -232,6 +253,21 @@ mod tests {
         for (phase, pods, told, expected) in cases {
             assert_eq!(in_phase(phase, pods.clone(), Some(told)), expected, "{phase:?} {pods:?} {told:?}");
         }
+    }
+
+    #[test]
+    fn failed_tries_are_told_at_each_doubling() {
+        let failed = |failed_tries| ModelReport { failed_tries, ..downloading(0, None, "out of memory") };
+        let mut told = failed(0);
+        let mut all = Vec::new();
+        for tries in (1..=20).chain([1]) {
+            let next = sparse(&told, failed(tries));
+            if next != told {
+                all.push(next.failed_tries);
+            }
+            told = next;
+        }
+        assert_eq!(all, [1, 2, 4, 8, 16, 1]);
     }
 
     #[test]

@@ -87,6 +87,8 @@ struct Model {
     message: String,
     downloaded_bytes: Option<u64>,
     total_bytes: Option<u64>,
+    #[serde(default)]
+    failed_tries: u32,
 }
 
 impl Followers {
@@ -218,6 +220,7 @@ impl From<Model> for ModelReport {
         Self {
             downloaded_bytes: model.downloaded_bytes,
             total_bytes: model.total_bytes,
+            failed_tries: model.failed_tries,
             ..Self::new(&name, state, &plain(&model.message))
         }
     }
@@ -248,13 +251,15 @@ mod tests {
     }
 
     impl Agents {
-        async fn start(network: [u8; 2], count: u8, places: Arc<Places>) -> Self {
+        async fn start(count: u8, places: Arc<Places>) -> Self {
+            // Addresses that nobody else on this machine has.
+            let [one, two, ..] = *uuid::Uuid::new_v4().as_bytes();
             let cache = Arc::new(Cache::new("tms"));
             let followers = Followers::within(Arc::clone(&cache), Arc::new(|_| {}), places);
             let revision = watch::Sender::new(1);
             let (mut tasks, mut keys) = (JoinSet::new(), Vec::new());
             for index in 1..=count {
-                let address = IpAddr::V4(Ipv4Addr::new(127, network[0], network[1], index));
+                let address = IpAddr::V4(Ipv4Addr::new(127, one | 128, two, index));
                 let listener = TcpListener::bind((address, AGENT_PORT)).await.unwrap();
                 tasks.spawn(serve(listener, revision.subscribe()));
                 let pod = serde_json::from_value(json!({
@@ -311,7 +316,8 @@ mod tests {
             let _ = tokio::time::timeout(Duration::from_secs(20), later).await;
         }
         let revision = *revision.borrow();
-        let model = json!({ "name": "bert", "state": "downloading", "downloadedBytes": revision, "totalBytes": 5 });
+        let model =
+            json!({ "name": "bert", "state": "downloading", "downloadedBytes": revision, "totalBytes": 5 });
         let body = json!({ "revision": revision, "models": [model] }).to_string();
         let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());
         // One that goes away is no fault.
@@ -320,7 +326,7 @@ mod tests {
 
     #[tokio::test]
     async fn every_agent_is_heard_while_a_hundred_of_them_wait() {
-        let agents = Agents::start([201, 1], 100, Places::new(WAITING, TURNS, TURN_INTERVAL)).await;
+        let agents = Agents::start(100, Places::new(WAITING, TURNS, TURN_INTERVAL)).await;
         for revision in 1..4 {
             agents.revision.send_replace(revision);
             agents.until_heard(revision).await;
@@ -330,7 +336,7 @@ mod tests {
 
     #[tokio::test]
     async fn agents_without_a_place_to_wait_are_heard_in_turns() {
-        let agents = Agents::start([201, 2], 20, Places::new(3, 2, Duration::from_millis(100))).await;
+        let agents = Agents::start(20, Places::new(3, 2, Duration::from_millis(100))).await;
         for revision in 1..4 {
             agents.revision.send_replace(revision);
             agents.until_heard(revision).await;
