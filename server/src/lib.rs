@@ -2,6 +2,7 @@
 
 pub mod agent;
 pub mod auth;
+pub mod chain;
 pub mod clock;
 pub mod cluster;
 pub mod config;

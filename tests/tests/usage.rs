@@ -7,6 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use tms_proto::v1::{
     AcquireRequest, AutomaticRenewal, Lease, LeaseSpec, LeaseState, Model, ModelState, RenewRequest,
+    RenewalChange, UpdateRequest,
 };
 use tms_tests::cluster::Cluster;
 use tms_tests::http::get;
@@ -262,6 +263,92 @@ fn a_restarted_server_takes_old_requests_for_no_use_and_new_ones_for_use() {
         let unused = server.lease(&lease.id).await;
         assert_eq!(timestamp(unused.expires_at), world.clock.now() + MINUTE * 3, "the end has not moved");
         use_for_a_minute(&world, &server, &lease, &pod, &mut requests).await;
+        end(&world, server, &lease).await;
+    });
+}
+
+#[test]
+fn use_after_the_last_look_counts_and_a_triton_that_is_silent_at_the_end_keeps_nothing_alive() {
+    on_kubernetes(Database::Sqlite, async |world| {
+        let server = world.start().await;
+        let pod = Pod::start().await;
+        let lease = ready_lease(&world, &server, renewed_by_use(), &pod).await;
+        let end_of_life = timestamp(lease.expires_at);
+        let seconds = SignedDuration::from_secs;
+        let looks = pod.looks();
+        world.advance(MINUTE * 4 + seconds(30));
+        until_looked(&pod, looks).await;
+        // The next regular look is due half a minute after the end.
+        pod.serve(1);
+        world.advance(seconds(30));
+        until_end(&server, &lease, end_of_life + MINUTE * 5).await;
+        assert_eq!(server.lease(&lease.id).await.state(), LeaseState::Ready);
+        assert_eq!(events(&server, &lease, "KeptAlive").await, 1);
+
+        drop(pod);
+        world.advance(MINUTE * 5);
+        server.until_state(&lease.id, LeaseState::Expired).await;
+        end(&world, server, &lease).await;
+    });
+}
+
+#[test]
+fn renewal_by_use_that_is_turned_on_later_keeps_a_lease_alive_until_it_is_turned_off() {
+    on_kubernetes(Database::Sqlite, async |world| {
+        let server = world.start().await;
+        let pod = Pod::start().await;
+        let wish = LeaseSpec { automatic_renewal: None, ..renewed_by_use() };
+        let lease = ready_lease(&world, &server, wish, &pod).await;
+        pod.serve(5);
+        world.advance(MINUTE);
+        server.stop().await;
+        let server = world.start().await;
+        assert_eq!(pod.looks(), 0, "nobody looks");
+        let update = async |automatic_renewal| {
+            let renewal = Some(RenewalChange { automatic_renewal });
+            let request = UpdateRequest { lease_id: lease.id.clone(), renewal, ..UpdateRequest::default() };
+            server.leases.clone().update(request).await.unwrap().into_inner().lease.unwrap()
+        };
+        assert_eq!(update(Some(AutomaticRenewal::default())).await.expires_at, lease.expires_at);
+        world.advance(MINUTE);
+        until_looked(&pod, 0).await;
+        let mut requests = 5;
+        use_for_a_minute(&world, &server, &lease, &pod, &mut requests).await;
+        assert_eq!(events(&server, &lease, "KeptAlive").await, 1, "what came before counts for nothing");
+        update(None).await;
+        pod.serve(99);
+        world.advance(MINUTE * 5);
+        server.until_state(&lease.id, LeaseState::Expired).await;
+        end(&world, server, &lease).await;
+    });
+}
+
+#[test]
+fn a_server_that_has_not_reached_an_agent_yet_keeps_what_another_told() {
+    on_kubernetes(Database::Sqlite, async |world| {
+        let server = world.start().await;
+        let lease = server.acquire(on_unmanaged(spec())).await.unwrap();
+        let name = pods(&world, &lease, 1).await.remove(0);
+        let pod = Pod::start().await;
+        pod.tell(
+            json!([{ "name": "bert", "state": "downloading", "downloadedBytes": 60, "totalBytes": 100 }]),
+        );
+        play_kubelet(&world, &name, &status(&pod.address(), false));
+        let told = until("the download is told", 30, async || {
+            let lease = server.lease(&lease.id).await;
+            (lease.models[0].downloaded_bytes == Some(60)).then_some(lease)
+        })
+        .await;
+        server.stop().await;
+        drop(pod);
+        let server = world.start().await;
+        // Once another lease is ready, this one has been looked at.
+        let other = server.acquire(spec()).await.unwrap();
+        server.until_state(&other.id, LeaseState::Ready).await;
+        until("nothing is to be done", 30, async || server.running.waker().is_idle().then_some(())).await;
+        let kept = server.lease(&lease.id).await;
+        assert_eq!((kept.version, &kept.models), (told.version, &told.models));
+        server.release(&other.id).await.unwrap();
         end(&world, server, &lease).await;
     });
 }

@@ -12,8 +12,9 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::time::timeout;
 use url::Url;
 
-use super::fault::{Fault, chain};
+use super::fault::Fault;
 use super::words;
+use crate::chain::chain;
 
 /// The header that opens the repository API.
 const KEY: &str = "tms-key";

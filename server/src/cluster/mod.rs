@@ -12,7 +12,7 @@ use futures::future::BoxFuture;
 use crate::domain::capabilities::Capabilities;
 use crate::domain::lease::{Happening, Lease, LeaseId};
 use crate::domain::observed::Observed;
-use crate::domain::plan::Plan;
+use crate::domain::plan::{Kind, Plan};
 use crate::domain::usage::Served;
 
 /// Sees what there is. Answers come from memory that a watch keeps fresh, never from a call.
@@ -103,10 +103,12 @@ pub enum ActError {
         message: String,
     },
     /// The cluster will never take the object as it is.
-    #[error("the Kubernetes API takes {object} for invalid: {message}")]
+    #[error("the Kubernetes API takes {} {name} for invalid: {message}", .kind.as_str())]
     Invalid {
-        /// Kind and name.
-        object: String,
+        /// Its kind.
+        kind: Kind,
+        /// Its name.
+        name: String,
         /// What the API server says.
         message: String,
     },

@@ -313,6 +313,12 @@ fn a_broken_value_stops_the_start_with_its_key_and_rule() {
         ("server.modelRepositories.allowHttp", "1", "true or false"),
         ("server.modelRepositories.maximumSize", "100", "bytes"),
         ("server.modelRepositories.maximumSize", "1048576500m", "whole bytes"),
+        (
+            "server.modelRepositories.maximumTotalSize",
+            "1Gi",
+            "must be at least server.modelRepositories.maximumSize",
+        ),
+        ("server.modelRepositories.maximumTotalSize", "100", "bytes"),
         ("server.triton.exitTimeoutSeconds", "0", "from 1 to 3600"),
         ("server.metrics.enabled", "1", "true or false"),
         ("server.metrics.listen", "localhost:1", "IP address and a port"),
@@ -430,6 +436,7 @@ server:
     assert!(!repositories.is_for_one_node("models"));
     assert_eq!(repositories.credentials[0].secret, "ngc-model-pull");
     assert_eq!((repositories.allows_http, repositories.maximum_bytes), (false, 3 << 29));
+    assert_eq!(repositories.maximum_total_bytes, 200 << 30);
     assert_eq!(config.plan_settings(String::new()).repositories, *repositories);
 }
 

@@ -19,6 +19,7 @@ pub struct Served {
 /// What was counted at the last look.
 #[derive(Debug)]
 pub struct Usage {
+    /// When the last look began, or when looks did.
     since: Timestamp,
     leases: HashMap<LeaseId, BTreeMap<String, u64>>,
     /// When leases were used last of which that is yet to be written.
@@ -34,7 +35,8 @@ impl Usage {
     /// Takes a look at a lease whose pods have served this, and returns when it was used last, until that is settled.
     ///
     /// A pod that is new counts from zero, and so does one whose Triton has started anew. The first look at a lease that was
-    /// ready before looks were taken says nothing of when its requests came: it counts as no use.
+    /// ready before the last look, such as one that asks for renewal only now, says nothing of when its requests came: it counts
+    /// as no use.
     pub fn look(&mut self, lease: &Lease, served: &[Served], now: Timestamp) -> Option<Timestamp> {
         if self.is_used(lease, served) {
             self.owed.insert(lease.id, now);
@@ -47,13 +49,18 @@ impl Usage {
         self.owed.remove(&id);
     }
 
-    /// Forgets leases but these.
-    pub fn keep(&mut self, leases: &BTreeSet<LeaseId>) {
+    /// Says that a look at all leases, begun at this time, is over, and forgets leases but these.
+    pub fn keep(&mut self, leases: &BTreeSet<LeaseId>, begun: Timestamp) {
+        self.since = begun;
         self.leases.retain(|id, _| leases.contains(id));
         self.owed.retain(|id, _| leases.contains(id));
     }
 
     fn is_used(&mut self, lease: &Lease, served: &[Served]) -> bool {
+        // Nobody was seen or asked in time: what is known still holds.
+        if served.is_empty() {
+            return false;
+        }
         let counted = || served.iter().filter_map(|seen| Some((seen.pod.clone(), seen.requests?)));
         let is_first = !self.leases.contains_key(&lease.id);
         if is_first && counted().next().is_none() {
@@ -124,6 +131,15 @@ mod tests {
     }
 
     #[test]
+    fn requests_before_renewal_was_turned_on_are_no_use() {
+        let lease = ready_lease();
+        let mut usage = Usage::since(second(0));
+        usage.keep(&BTreeSet::new(), second(200));
+        assert!(!look(&mut usage, &lease, &[("a", Some(7))]));
+        assert!(look(&mut usage, &lease, &[("a", Some(8))]));
+    }
+
+    #[test]
     fn use_that_could_not_be_written_is_told_until_it_is() {
         let lease = ready_lease();
         let mut usage = Usage::since(second(0));
@@ -145,7 +161,7 @@ mod tests {
         assert!(look(&mut usage, &lease, &[("a", Some(7))]));
         look(&mut usage, &lease, &[("b", Some(0))]);
         assert_eq!(usage.leases[&lease.id].len(), 1);
-        usage.keep(&BTreeSet::new());
+        usage.keep(&BTreeSet::new(), second(300));
         assert_eq!(usage.leases.len(), 0);
     }
 }

@@ -30,7 +30,6 @@ use crate::store::Store;
 pub use lease_service::Leases;
 pub use requests::LogRequests;
 pub use server_service::About;
-pub use status::chain;
 
 /// Largest request that is read, in bytes.
 const LARGEST_REQUEST: usize = 1024 * 1024;

@@ -6,7 +6,7 @@ mod lead;
 mod pass;
 mod queue;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use jiff::SignedDuration;
@@ -20,6 +20,7 @@ use crate::cluster::{Cluster, Sight};
 use crate::domain::lease::LeaseId;
 use crate::domain::life::Deadlines;
 use crate::domain::plan::Settings;
+use crate::domain::usage::Usage;
 use crate::metrics::Metrics;
 use crate::store::{Store, StoreError, Term};
 
@@ -81,6 +82,8 @@ pub struct Reconciler {
     clock: Clock,
     waker: Waker,
     options: Options,
+    /// What Tritons have counted, once they can be seen.
+    usage: Mutex<Option<Usage>>,
 }
 
 impl Reconciler {
@@ -92,7 +95,7 @@ impl Reconciler {
         waker: Waker,
         options: Options,
     ) -> Arc<Self> {
-        Arc::new(Self { store, cluster, clock, waker, options })
+        Arc::new(Self { store, cluster, clock, waker, options, usage: Mutex::default() })
     }
 
     /// Says that every lease which holds something, or seems to, needs a pass.

@@ -79,9 +79,7 @@ impl Reconciler {
                 Ok(()) => {}
                 // The row is read anew, and what changed is seen by then.
                 Err(ActError::Conflict { .. } | ActError::Superseded { .. }) => {}
-                Err(ActError::Invalid { object, message })
-                    if lease.is_loading() && is_deployment(&object) =>
-                {
+                Err(ActError::Invalid { kind: Kind::Deployment, message, .. }) if lease.is_loading() => {
                     let report = Report { message, ..lease.report.clone() };
                     self.change(lease.id, |lease| lease.invalidate(report.clone(), now)).await?;
                 }
@@ -112,7 +110,7 @@ impl Reconciler {
                     self.tell_cold_start(lease, &observed, now);
                 }
             }
-            Step::Expire => drop(self.change(lease.id, |lease| lease.expire(now)).await?),
+            Step::Expire => self.expire(lease, now).await?,
             Step::Notice => self.give_notice(lease.id, now).await?,
             Step::Invalidate(report) => {
                 self.change(lease.id, |lease| lease.invalidate(report.clone(), now)).await?;
@@ -128,7 +126,7 @@ impl Reconciler {
     /// Does what needs no look at the cluster, while there is none.
     async fn step_blindly(&self, lease: &Lease, sight: Sight, now: Timestamp) -> Result<bool, PassError> {
         if lease.end.is_none() && now >= lease.expires_at {
-            self.change(lease.id, |lease| lease.expire(now)).await?;
+            self.expire(lease, now).await?;
             return Ok(false);
         }
         if lease.owes_notice(&self.options.deadlines.notices, now) {
@@ -140,6 +138,13 @@ impl Reconciler {
             Sight::Full | Sight::NotYet => Ok(true),
             Sight::Failing(cause) => self.complain(lease, ActError::Away(Some(cause))).await,
         }
+    }
+
+    /// Ends a lease whose time is over, unless it was used since the last look at its use, and so lives on.
+    async fn expire(&self, lease: &Lease, now: Timestamp) -> Result<(), PassError> {
+        self.look_a_last_time(lease).await?;
+        // The row says whether that has moved the end.
+        self.change(lease.id, |lease| lease.expire(now)).await.map(drop)
     }
 
     /// Keeps a lease that a server with other deadlines has written from being due again and again.
@@ -233,8 +238,4 @@ impl Reconciler {
 
 fn is_first_start(lease: &Lease, report: &Report) -> bool {
     lease.report.first_ready_at.is_none() && report.first_ready_at.is_some() && report.phase == Phase::Ready
-}
-
-fn is_deployment(object: &str) -> bool {
-    object.starts_with(Kind::Deployment.as_str())
 }

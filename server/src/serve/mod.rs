@@ -16,13 +16,14 @@ use tokio_util::sync::CancellationToken;
 
 pub use listener::{Answering, answer};
 
+use crate::chain::chain;
 use crate::clock::Clock;
 use crate::cluster::kubernetes::{ConnectError, Kubernetes, Limits, namespace_of};
 use crate::cluster::manifests::{Manifests, OpenError};
 use crate::cluster::{Act, Cluster, Observe};
 use crate::config::{ClusterKind, Config, NoPassword, check_capabilities};
 use crate::domain::lease::LeaseId;
-use crate::grpc::{self, Services, chain};
+use crate::grpc::{self, Services};
 use crate::metrics::Metrics;
 use crate::reconcile::{self, Reconciler, Renewal, Waker};
 use crate::store::{self, Store, StoreError};

@@ -8,5 +8,5 @@ mod spec;
 mod values;
 
 pub use scaling::ScalingArguments;
-pub use spec::SpecArguments;
+pub use spec::{RenewalArguments, SpecArguments};
 pub use values::{count, duration, key_value, labels, proto_duration};

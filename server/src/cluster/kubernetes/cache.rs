@@ -196,6 +196,12 @@ impl Cache {
         self.lock().get(id)?.pods.agent(name)
     }
 
+    /// Returns how many bytes of its first model the agent of a pod has told.
+    #[cfg(test)]
+    pub fn downloaded(&self, (id, _, name): &Key) -> Option<u64> {
+        self.lock().get(id)?.pods.downloaded(name)
+    }
+
     /// Keeps what the agent of a pod tells of its models, and returns whether a pass should look at its lease.
     pub fn keep_models(&self, key: &Key, agent: &Agent, told: Vec<ModelReport>, now: Timestamp) -> bool {
         let (id, _, name) = key;

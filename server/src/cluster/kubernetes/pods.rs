@@ -66,7 +66,7 @@ impl Pods {
         if pod.seen.start.loaded_at.is_none() && are_ready(&told) {
             pod.seen.start.loaded_at = Some(now);
         }
-        let known = |model: &ModelReport| pod.seen.models.iter().find(|known| known.name == model.name);
+        let known = |model: &ModelReport| pod.seen.told().iter().find(|known| known.name == model.name);
         let models: Vec<_> = told
             .into_iter()
             .map(|model| match known(&model) {
@@ -74,6 +74,7 @@ impl Pods {
                 None => model,
             })
             .collect();
+        let models = Some(models);
         let is_news = pod.seen.models != models;
         pod.seen.models = models;
         is_news
@@ -93,6 +94,11 @@ impl Pods {
 
     pub fn seen(&self) -> Vec<PodSeen> {
         self.0.values().map(|pod| pod.seen.clone()).collect()
+    }
+
+    #[cfg(test)]
+    pub fn downloaded(&self, name: &str) -> Option<u64> {
+        self.0.get(name)?.seen.told().first()?.downloaded_bytes
     }
 
     pub fn names(&self) -> impl Iterator<Item = &String> {
@@ -128,7 +134,7 @@ fn read(object: DynamicObject) -> Option<Known> {
     // What ended a container before does not matter to one that serves again.
     let trouble = if is_ready { None } else { trouble(&status) };
     Some(Known {
-        seen: PodSeen { is_running, is_ready, trouble, models: Vec::new(), start },
+        seen: PodSeen { is_running, is_ready, trouble, models: None, start },
         uid: pod.metadata.uid.unwrap_or_default(),
         address: status.pod_ip.as_deref().and_then(|address| address.parse().ok()),
         has_agent: status.init_container_statuses.iter().flatten().any(runs),
@@ -278,7 +284,7 @@ mod tests {
         assert!(!pods.keep("a", pod("1", false)), "the same pod, and its models are still known");
         pods.keep("a", pod("1", true));
         let seen = pods.seen().remove(0);
-        assert_eq!(seen.models, []);
+        assert_eq!(seen.models, None);
         let start =
             [seen.start.scheduled_at, seen.start.fetched_at, seen.start.loaded_at, seen.start.ready_at];
         let second = |second: i64| Some(at(1_767_225_600 + second));
@@ -289,7 +295,7 @@ mod tests {
             !pods.keep_models("a", &agent, model(ModelState::Ready), at(8)),
             "the agent of the former pod"
         );
-        assert_eq!(pods.seen()[0].models, []);
+        assert_eq!(pods.seen()[0].models, None);
     }
 
     /// A pod that is not ready, with a container that ended like an agent and runs again.

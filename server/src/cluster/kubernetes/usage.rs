@@ -33,7 +33,7 @@ impl Kubernetes {
     async fn requests(&self, id: LeaseId, address: IpAddr) -> Option<u64> {
         let _place = self.looks.acquire().await.ok()?;
         let address = SocketAddr::new(address, TRITON_METRICS);
-        match http::get(address, "/metrics", TIMEOUT, LARGEST).await {
+        match http::get(address, "/metrics", TIMEOUT, LARGEST, std::future::ready(())).await {
             Ok(text) => Some(count(&String::from_utf8_lossy(&text))),
             Err(error) => {
                 let error = &error as &dyn std::error::Error;

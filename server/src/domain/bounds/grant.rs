@@ -7,9 +7,12 @@ use jiff::SignedDuration;
 use super::findings::{Findings, are, entry, quoted};
 use super::names::is_own;
 use super::placement::check_label;
-use super::{Accepted, AutoscalingRequest, Bounds, Request, Violation, autoscaling, models, triton};
+use super::{
+    Accepted, AutomaticRenewalRequest, AutoscalingRequest, Bounds, RenewalRequest, Request, UpdateRequest,
+    Violation, autoscaling, models, triton,
+};
 use crate::domain::lease::{AutomaticRenewal, Lease, LifetimeBounds, Model, Spec, Triton};
-use crate::domain::life::Update;
+use crate::domain::life::{Renewal, Update};
 use crate::domain::scaling::Scaling;
 
 /// Most labels of a lease.
@@ -29,8 +32,9 @@ pub fn grant(request: &Request, bounds: &Bounds) -> Result<Accepted<Spec>, Vec<V
     models::check_sharing(&models, &scaling, &bounds.repositories, &mut findings);
     let lifetime = lifetime(request.lifetime, &bounds.lifetime, &mut findings);
     check_labels("spec.labels", &request.labels, &mut findings);
-    let automatic_renewal =
-        request.automatic_renewal.and_then(|wish| automatic_renewal(wish.idle_window, bounds, &mut findings));
+    let automatic_renewal = request
+        .automatic_renewal
+        .and_then(|wish| automatic_renewal("spec.automatic_renewal", wish, bounds, &mut findings));
     findings.conclude(Spec {
         models,
         triton,
@@ -45,21 +49,25 @@ pub fn grant(request: &Request, bounds: &Bounds) -> Result<Accepted<Spec>, Vec<V
 /// the message `UpdateRequest`. What is absent stays as it is.
 pub fn grant_update(
     lease: &Lease,
-    autoscaling: Option<&AutoscalingRequest>,
-    replicas: Option<u32>,
-    labels: Option<&BTreeMap<String, String>>,
+    request: &UpdateRequest,
     bounds: &Bounds,
 ) -> Result<Accepted<Update>, Vec<Violation>> {
     let mut findings = Findings::default();
-    let wishes = Wishes { autoscaling, replicas };
+    let wishes = Wishes { autoscaling: request.autoscaling.as_ref(), replicas: request.replicas };
     let scaling = scaling("", &wishes, &lease.spec.models, &lease.spec.triton, bounds, &mut findings);
     if let Some(scaling) = &scaling {
         models::check_replicas(&lease.spec.models, scaling, &bounds.repositories, &mut findings);
     }
-    if let Some(labels) = labels {
+    if let Some(labels) = &request.labels {
         check_labels("labels.labels", labels, &mut findings);
     }
-    findings.conclude(Update { scaling, labels: labels.cloned() })
+    let renewal = request.renewal.and_then(|wish| match wish {
+        RenewalRequest::On(wish) => {
+            automatic_renewal("renewal.automatic_renewal", wish, bounds, &mut findings).map(Renewal::On)
+        }
+        RenewalRequest::Off => Some(Renewal::Off),
+    });
+    findings.conclude(Update { scaling, labels: request.labels.clone(), renewal })
 }
 
 /// The two ways to ask for replicas.
@@ -140,19 +148,19 @@ fn lifetime(
 }
 
 fn automatic_renewal(
-    asked: Option<SignedDuration>,
+    field: &str,
+    asked: AutomaticRenewalRequest,
     bounds: &Bounds,
     findings: &mut Findings,
 ) -> Option<AutomaticRenewal> {
-    const FIELD: &str = "spec.automatic_renewal";
     const LOOKS_KEY: &str = "server.leases.automaticRenewal.lookInterval";
     let Some(renewal) = bounds.automatic_renewal else {
         let why = "renewal by use asked, but what becomes of manifests is not observed, so that their use is unknown: renew \
                    the lease by hand";
-        findings.refuse_until("server.cluster.kind", FIELD, why);
+        findings.refuse_until("server.cluster.kind", field, why);
         return None;
     };
-    let idle_window = asked.unwrap_or(renewal.default_idle_window.min(bounds.lifetime.maximum));
+    let idle_window = asked.idle_window.unwrap_or(renewal.default_idle_window.min(bounds.lifetime.maximum));
     let (shortest, longest) = (renewal.minimum_idle_window(), bounds.lifetime.maximum);
     let key = match idle_window {
         short if short < shortest => LOOKS_KEY,
@@ -160,7 +168,7 @@ fn automatic_renewal(
         _ => return Some(AutomaticRenewal { idle_window }),
     };
     let message = format!("an idle window of {idle_window:#} asked, {shortest:#} to {longest:#} is allowed");
-    findings.refuse_by(key, format!("{FIELD}.idle_window"), message);
+    findings.refuse_by(key, format!("{field}.idle_window"), message);
     None
 }
 

@@ -20,8 +20,8 @@ use jiff::SignedDuration;
 
 pub use self::grant::{grant, grant_update};
 pub use self::request::{
-    AutomaticRenewalRequest, AutoscalingRequest, BehaviorRequest, MetricRequest, Request,
-    ScalingRulesRequest, TritonRequest,
+    AutomaticRenewalRequest, AutoscalingRequest, BehaviorRequest, MetricRequest, RenewalRequest, Request,
+    ScalingRulesRequest, TritonRequest, UpdateRequest,
 };
 use super::lease::LifetimeBounds;
 use super::repositories::Repositories;

@@ -41,6 +41,7 @@ pub(super) fn agent(id: LeaseId, storage: &Storage<'_>, settings: &Settings) -> 
     environment.push(repository_key());
     environment.extend(variables([
         ("TMS_MAXIMUM_BYTES", repositories.maximum_bytes.to_string().as_str()),
+        ("TMS_MAXIMUM_TOTAL_BYTES", repositories.maximum_total_bytes.to_string().as_str()),
         ("TMS_ALLOW_HTTP", if repositories.allows_http { "true" } else { "false" }),
     ]));
     environment.extend(storage.trust());

@@ -64,6 +64,7 @@ pub fn models(models: &[ModelReport]) -> Vec<v1::ModelStatus> {
         message: model.message.clone(),
         downloaded_bytes: model.downloaded_bytes,
         total_bytes: model.total_bytes,
+        failed_tries: model.failed_tries,
     };
     models.iter().map(status).collect()
 }
@@ -107,6 +108,7 @@ pub fn bounds(bounds: &Bounds) -> v1::BoundsResponse {
             claims: bounds.repositories.claims.iter().map(|claim| claim.name.clone()).collect(),
             http_allowed: bounds.repositories.allows_http,
             maximum_bytes: bounds.repositories.maximum_bytes,
+            maximum_total_bytes: bounds.repositories.maximum_total_bytes,
         }),
     }
 }

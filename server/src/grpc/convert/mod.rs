@@ -5,4 +5,4 @@ mod answer;
 mod request;
 
 pub use answer::{bounds, capabilities, duration, event, lease, lease_spec, models};
-pub use request::{autoscaling, lifetime, request, state};
+pub use request::{lifetime, request, state, update};

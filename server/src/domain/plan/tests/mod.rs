@@ -38,6 +38,7 @@ fn settings() -> Settings {
             allows_http: false,
             trust_bundle: None,
             maximum_bytes: 100 << 30,
+            maximum_total_bytes: 200 << 30,
         },
         provider: Provider::Adapter,
         gpu_source: GpuSource::Triton,
