@@ -127,12 +127,6 @@ impl Own {
     }
 }
 
-/// Reads a line of the script, and not a byte more.
-fn read_line(output: &mut ChildStdout) -> String {
-    let text = output.bytes().map(|byte| byte.expect("the script writes")).take_while(|byte| *byte != b'\n');
-    String::from_utf8(text.collect()).expect("the script writes text")
-}
-
 /// Returns the URL of the server's own database.
 fn server() -> Option<&'static str> {
     static SERVER: OnceLock<Option<Server>> = OnceLock::new();
