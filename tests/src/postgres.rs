@@ -3,11 +3,11 @@
 
 use std::env;
 use std::ffi::OsString;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -120,24 +120,17 @@ impl Own {
 
     /// Ends it, whoever is connected, and begins to start it anew.
     pub fn restart(&mut self) {
-        let process = self.0.process.as_mut().expect("it is ours");
-        let (input, output) = (process.stdin.as_mut(), process.stdout.as_mut());
-        writeln!(input.expect("the input is piped"), "again").expect("the script reads");
-        read_line(output.expect("the output is piped"));
+        let script = self.0.script.as_mut().expect("it is ours");
+        writeln!(script.input, "again").expect("the script reads");
+        script.read_line();
     }
-}
-
-/// Reads a line of the script, and not a byte more.
-fn read_line(output: &mut ChildStdout) -> String {
-    let text = output.bytes().map(|byte| byte.expect("the script writes")).take_while(|byte| *byte != b'\n');
-    String::from_utf8(text.collect()).expect("the script writes text")
 }
 
 /// Returns the URL of the server's own database.
 fn server() -> Option<&'static str> {
     static SERVER: OnceLock<Option<Server>> = OnceLock::new();
     let server = SERVER.get_or_init(|| match env::var("TMS_TEST_POSTGRES_URL") {
-        Ok(url) => Some(Server { url, process: None }),
+        Ok(url) => Some(Server { url, script: None }),
         Err(_) => programs().map(start),
     });
     server.as_ref().map(|server| server.url.as_str())
@@ -145,8 +138,21 @@ fn server() -> Option<&'static str> {
 
 struct Server {
     url: String,
-    /// Its standard input stays open as long as this process lives.
-    process: Option<Child>,
+    script: Option<Script>,
+}
+
+/// The script that runs a server, until its input is closed by the end of this process or by dropping this.
+struct Script {
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+}
+
+impl Script {
+    fn read_line(&mut self) -> String {
+        let mut line = String::new();
+        self.output.read_line(&mut line).expect("the script writes text");
+        line.trim_end().to_owned()
+    }
 }
 
 fn start(programs: PathBuf) -> Server {
@@ -166,9 +172,13 @@ fn start_at(programs: PathBuf, address: &str, port: u16) -> Server {
         .stdout(Stdio::piped())
         .spawn()
         .expect("sh can be started");
-    let folder = read_line(process.stdout.as_mut().expect("the output is piped"));
+    let mut script = Script {
+        input: process.stdin.take().expect("the input is piped"),
+        output: BufReader::new(process.stdout.take().expect("the output is piped")),
+    };
+    let folder = script.read_line();
     assert!(!folder.is_empty(), "initdb failed; its words are above");
-    Server { url: format!("postgres://postgres@localhost/postgres?host={folder}"), process: Some(process) }
+    Server { url: format!("postgres://postgres@localhost/postgres?host={folder}"), script: Some(script) }
 }
 
 /// PostgreSQL refuses to run as root.
