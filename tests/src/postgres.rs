@@ -7,7 +7,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -143,6 +143,7 @@ struct Server {
 
 /// The script that runs a server, until its input is closed by the end of this process or by dropping this.
 struct Script {
+    _process: Child,
     input: ChildStdin,
     output: BufReader<ChildStdout>,
 }
@@ -175,6 +176,7 @@ fn start_at(programs: PathBuf, address: &str, port: u16) -> Server {
     let mut script = Script {
         input: process.stdin.take().expect("the input is piped"),
         output: BufReader::new(process.stdout.take().expect("the output is piped")),
+        _process: process,
     };
     let folder = script.read_line();
     assert!(!folder.is_empty(), "initdb failed; its words are above");
