@@ -51,6 +51,7 @@ fn a_server_frozen_in_the_middle_of_its_work_wakes_and_undoes_nothing_newer() {
                 autoscaling: wish.autoscaling,
                 labels: Some(LabelSet { labels }),
                 expected_version: None,
+                renewal: None,
             }
         };
         let mut generation = 0;
