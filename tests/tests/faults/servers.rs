@@ -98,12 +98,12 @@ pub fn update(id: &str, number: u64) -> UpdateRequest {
     };
     let labels = [("update".to_owned(), uuid::Uuid::new_v4().to_string())].into();
     UpdateRequest {
-        renewal: None,
         lease_id: id.to_owned(),
         replicas: wish.replicas,
         autoscaling: wish.autoscaling,
         labels: Some(LabelSet { labels }),
         expected_version: None,
+        renewal: None,
     }
 }
 

@@ -125,11 +125,11 @@ fn repositories_in_words(repositories: &Repositories) -> String {
     // An older server says nothing of it.
     let most = match repositories.maximum_bytes {
         0 => String::new(),
-        bytes => format!("; up to {} each", indicatif::BinaryBytes(bytes)),
+        bytes => format!("; {} each", indicatif::BinaryBytes(bytes)),
     };
     let most_together = match repositories.maximum_total_bytes {
         0 => String::new(),
-        bytes => format!(", {} together", indicatif::BinaryBytes(bytes)),
+        bytes => format!(", {} in all", indicatif::BinaryBytes(bytes)),
     };
     format!("{}{most}{most_together}", places.join(", "))
 }
