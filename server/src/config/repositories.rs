@@ -89,9 +89,12 @@ fn refuse_repetition<T>(
     Some(())
 }
 
-/// Reads what all models of a lease may take, where it is known what one may.
+/// Reads what all models of a lease may take: by default one of the largest, with the archive that it comes in.
 fn total(reader: &mut Reader, maximum_bytes: Option<u64>) -> Option<u64> {
-    let total = size(reader, MAXIMUM_TOTAL)?;
+    let Some(given) = reader.optional_quantity(MAXIMUM_TOTAL)? else {
+        return maximum_bytes.map(|maximum| maximum.saturating_mul(2));
+    };
+    let total = bytes(reader, MAXIMUM_TOTAL, given)?;
     if maximum_bytes.is_some_and(|maximum| total < maximum) {
         return reader.fault(
             MAXIMUM_TOTAL,
@@ -104,6 +107,10 @@ fn total(reader: &mut Reader, maximum_bytes: Option<u64>) -> Option<u64> {
 
 fn size(reader: &mut Reader, key: &str) -> Option<u64> {
     let size = reader.quantity(key)?;
+    bytes(reader, key, size)
+}
+
+fn bytes(reader: &mut Reader, key: &str, size: Quantity) -> Option<u64> {
     if size < Quantity::from_bytes(1 << 20) {
         return reader.fault(key, "must be at least 1Mi: without a unit it counts bytes".to_owned(), None);
     }

@@ -436,7 +436,7 @@ server:
     assert!(!repositories.is_for_one_node("models"));
     assert_eq!(repositories.credentials[0].secret, "ngc-model-pull");
     assert_eq!((repositories.allows_http, repositories.maximum_bytes), (false, 3 << 29));
-    assert_eq!(repositories.maximum_total_bytes, 200 << 30);
+    assert_eq!(repositories.maximum_total_bytes, 3 << 30, "twice that of one");
     assert_eq!(config.plan_settings(String::new()).repositories, *repositories);
 }
 

@@ -23,9 +23,7 @@ use crate::config::Tls;
 /// Time between two looks at the files.
 pub(super) const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 /// Time in which a client must have shaken hands.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Clients that shake hands at once; further ones wait for their turn.
-const HANDSHAKES: usize = 1024;
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What the listener shows and demands, as its files have it.
 pub(super) struct Certificates {
@@ -158,7 +156,8 @@ where
             }
         }
     };
-    incoming.map(shake).buffer_unordered(HANDSHAKES).filter_map(std::future::ready)
+    // A bound on how many shake hands at once would let those who say nothing keep everyone else waiting.
+    incoming.map(shake).buffer_unordered(usize::MAX).filter_map(std::future::ready)
 }
 
 async fn shake_hands<Io>(stream: Io, certificates: Arc<Certificates>) -> Option<TlsStream<Io>>
@@ -212,6 +211,7 @@ fn refused(key: &'static str, path: &Path, problem: String) -> ServeError {
 
 #[cfg(test)]
 mod tests {
+    use futures::stream;
     use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
     use rustls::ClientConfig;
     use rustls::pki_types::ServerName;
@@ -269,6 +269,13 @@ mod tests {
             &self,
             certificates: &Arc<Certificates>,
         ) -> Result<(client::TlsStream<DuplexStream>, TlsStream<DuplexStream>), String> {
+            let (near, far) = tokio::io::duplex(64 * 1024);
+            let (client, server) = tokio::join!(self.dial(near), shake_hands(far, Arc::clone(certificates)));
+            let client = client.map_err(|error| error.to_string())?;
+            Ok((client, server.ok_or("the server refused")?))
+        }
+
+        async fn dial(&self, stream: DuplexStream) -> io::Result<client::TlsStream<DuplexStream>> {
             let provider = Arc::new(rustls::crypto::ring::default_provider());
             let (shown, key) = &self.client;
             let config = ClientConfig::builder_with_provider(provider)
@@ -277,13 +284,8 @@ mod tests {
                 .with_root_certificates(self.roots.clone())
                 .with_client_auth_cert(shown.clone(), PrivateKeyDer::try_from(key.clone()).unwrap())
                 .unwrap();
-            let (near, far) = tokio::io::duplex(64 * 1024);
             let name = ServerName::try_from("tms").unwrap();
-            let connector = TlsConnector::from(Arc::new(config));
-            let (client, server) =
-                tokio::join!(connector.connect(name, near), shake_hands(far, Arc::clone(certificates)));
-            let client = client.map_err(|error| error.to_string())?;
-            Ok((client, server.ok_or("the server refused")?))
+            TlsConnector::from(Arc::new(config)).connect(name, stream).await
         }
     }
 
@@ -332,6 +334,21 @@ mod tests {
         let certificates = Arc::new(Certificates::open(&place.files, Duration::from_secs(3600)).unwrap());
         place.issue();
         assert!(place.connect(&certificates).await.is_err(), "the hour is not over");
+    }
+
+    #[tokio::test]
+    async fn clients_that_say_nothing_keep_nobody_waiting() {
+        let place = Place::new();
+        let certificates = Arc::new(Certificates::open(&place.files, LOOK_INTERVAL).unwrap());
+        let (_silent, mut incoming): (Vec<_>, Vec<_>) = (0..3000).map(|_| tokio::io::duplex(64)).unzip();
+        let (near, far) = tokio::io::duplex(64 * 1024);
+        incoming.push(far);
+        let incoming = stream::iter(incoming).map(Ok).chain(stream::pending());
+        let mut secured = std::pin::pin!(secured(incoming, certificates));
+        let shaken = async { tokio::join!(place.dial(near), secured.next()) };
+        let in_time = tokio::time::timeout(HANDSHAKE_TIMEOUT / 2, shaken).await;
+        let (client, server) = in_time.expect("it is not the turn of those before");
+        assert!(client.is_ok() && server.is_some_and(|server| server.is_ok()));
     }
 
     #[test]
