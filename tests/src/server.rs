@@ -21,7 +21,7 @@ use tonic::{Status, Streaming};
 use crate::audit::AuditLine;
 use crate::cluster::Cluster;
 use crate::postgres;
-use crate::wait::until;
+use crate::wait::until_so;
 
 /// Which database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -246,11 +246,7 @@ impl Server {
 
     /// Waits until a lease is in a state.
     pub async fn until_state(&self, id: &str, state: LeaseState) -> Lease {
-        until(&format!("lease {id} is {state:?}"), 60, async || {
-            let lease = self.lease(id).await;
-            (lease.state() == state).then_some(lease)
-        })
-        .await
+        self.until_lease(&format!("lease {id} is {state:?}"), id, |lease| lease.state() == state).await
     }
 
     /// Waits until nothing is under way, events on Deployments included, and returns all that servers have written to
@@ -270,9 +266,16 @@ impl Server {
 
     /// Waits until a lease that ended holds nothing.
     pub async fn until_closed(&self, id: &str) -> Lease {
-        until(&format!("lease {id} is closed"), 60, async || {
+        self.until_lease(&format!("lease {id} is closed"), id, |lease| lease.closed_at.is_some()).await
+    }
+
+    async fn until_lease(&self, what: &str, id: &str, is_so: impl Fn(&Lease) -> bool) -> Lease {
+        until_so(what, 60, async || {
             let lease = self.lease(id).await;
-            lease.closed_at.is_some().then_some(lease)
+            match is_so(&lease) {
+                true => Ok(lease),
+                false => Err(format!("{lease:?}")),
+            }
         })
         .await
     }
