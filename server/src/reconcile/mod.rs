@@ -182,12 +182,14 @@ impl Reconciler {
     /// Sweeps at intervals, and once more where changes of other servers may have been missed.
     async fn sweep_at_intervals(&self, missed: &Notify) {
         loop {
+            // A pass that was taken before everything was seen did not do much: a sweep that begins later makes up for it.
+            let sight = self.cluster.sight();
             if let Err(error) = self.sweep().await {
                 tracing::warn!(error = &error as &dyn std::error::Error, "the sweep failed");
                 tokio::time::sleep(SPACING * 10).await;
                 continue;
             }
-            if self.cluster.sight() != Sight::Full {
+            if sight != Sight::Full {
                 // What could not be done blindly is done as soon as everything is seen.
                 let _ = tokio::time::timeout(BLIND_INTERVAL, self.cluster.listed()).await;
                 continue;
