@@ -101,6 +101,12 @@ impl Leadership {
 }
 
 impl Term {
+    /// Returns a term that has ended.
+    #[cfg(test)]
+    pub fn lapsed() -> Self {
+        Self(Some(watch::Sender::new(None).subscribe()))
+    }
+
     /// Whether the server may lead no more.
     pub fn is_over(&self) -> bool {
         self.0.as_ref().is_some_and(|until| !is_ahead(&until.borrow()))
