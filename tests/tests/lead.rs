@@ -20,7 +20,7 @@ use tms_tests::wait::until;
 use tokio::sync::broadcast;
 use tokio::time::timeout;
 
-/// What happens by a notification or by a session's end, and not by looking at intervals, takes less.
+/// What happens by a notification takes less, and so does what those do who try every second.
 const AT_ONCE: Duration = Duration::from_secs(2);
 /// Nobody who waits is served meanwhile.
 const A_WHILE: Duration = Duration::from_millis(500);
@@ -36,9 +36,14 @@ async fn open(url: &str) -> Store {
 
 /// Ends the sessions of servers of which this condition on `pg_stat_activity` is true, and returns how many there were.
 async fn end_sessions(url: &str, condition: &str) -> i64 {
+    of_sessions(url, "count(pg_terminate_backend(pid))", condition).await
+}
+
+/// Returns a figure of those sessions.
+async fn of_sessions(url: &str, figure: &str, condition: &str) -> i64 {
     let mut administrator = PgConnection::connect(url).await.unwrap();
     let statement = format!(
-        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
+        "SELECT {figure} FROM pg_stat_activity \
          WHERE application_name = 'tms-server' AND datname = current_database() AND {condition}"
     );
     sqlx::query_scalar(AssertSqlSafe(statement)).fetch_one(&mut administrator).await.unwrap()
@@ -65,6 +70,42 @@ async fn one_server_leads_and_another_when_it_gives_the_lead_up() {
     leadership.resign().await;
     assert!(term.is_over());
     timeout(AT_ONCE, waiting).await.expect("the other leads");
+}
+
+#[tokio::test]
+async fn a_server_that_waits_to_lead_keeps_postgresql_from_removing_no_dead_rows() {
+    let Some(url) = postgres::database().await else { return };
+    let (one, other) = (open(&url).await, open(&url).await);
+    let _leadership = leads_at_once(&one).await;
+    let mut waiting = std::pin::pin!(other.lead());
+    assert!(timeout(A_WHILE, &mut waiting).await.is_err());
+    // A session that runs a statement has a horizon.
+    let is_at_rest = until("the one that waits is at rest between two tries", 5, async || {
+        let condition = format!("NOT {LEADER} AND query LIKE '%advisory_lock%' AND backend_xmin IS NULL");
+        (of_sessions(&url, "count(pid)", &condition).await == 1).then_some(())
+    });
+    tokio::select! {
+        () = is_at_rest => {}
+        _ = waiting => panic!("the other leads"),
+    }
+}
+
+#[tokio::test]
+async fn settings_that_postgresql_refuses_hinder_nobody_from_leading_and_listening() {
+    let Some(url) = postgres::database().await else { return };
+    let mut administrator = PgConnection::connect(&url).await.unwrap();
+    for statement in [
+        "CREATE SCHEMA strict",
+        "CREATE FUNCTION strict.set_config(text, text, boolean) RETURNS text LANGUAGE plpgsql AS \
+         $$ BEGIN RAISE EXCEPTION 'permission denied' USING ERRCODE = '42501'; END $$",
+        "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET search_path = strict, pg_catalog, public', \
+         current_database()); END $$",
+    ] {
+        sqlx::query(statement).execute(&mut administrator).await.unwrap();
+    }
+    let store = open(&url).await;
+    until("it listens", 5, async || store.hears_others().then_some(())).await;
+    leads_at_once(&store).await;
 }
 
 #[tokio::test]
@@ -162,6 +203,24 @@ async fn a_server_that_was_cut_off_says_that_it_may_have_missed_something() {
 }
 
 #[tokio::test]
+async fn a_connection_that_ends_again_and_again_is_begun_anew_less_and_less_often() {
+    let Some(url) = postgres::database().await else { return };
+    let store = open(&url).await;
+    let mut announcements = store.changes();
+    let cut_off = async {
+        loop {
+            end_sessions(&url, LISTENERS).await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let _: Result<Infallible, _> = timeout(Duration::from_secs(5), cut_off).await;
+    until("it listens again", 10, async || store.hears_others().then_some(())).await;
+    let missed = std::iter::from_fn(|| announcements.try_recv().ok()).count();
+    // The pauses begin with a quarter of a second, and each is twice the one before.
+    assert!((1..=6).contains(&missed), "each of {missed} has all leases looked at");
+}
+
+#[tokio::test]
 async fn a_watch_at_one_server_hears_of_a_renewal_at_the_other() {
     let Some(world) = World::new(Database::Postgres, Target::Manifests).await else { return };
     let servers = [world.start().await, world.start().await];
@@ -209,7 +268,7 @@ async fn after_a_restart_of_the_database_exactly_one_server_leads_and_works() {
     let [one, other] = servers;
     let (leader, follower) = if leading == 0 { (one, other) } else { (other, one) };
     leader.stop().await;
-    until("the other leads", 1, async || leads(&follower).await.then_some(())).await;
+    until("the other leads", 2, async || leads(&follower).await.then_some(())).await;
     follower.stop().await;
 }
 

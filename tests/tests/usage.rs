@@ -245,7 +245,7 @@ fn a_lease_that_is_used_outlives_its_lifetime_and_ends_once_it_is_not() {
 }
 
 #[test]
-fn a_restarted_server_takes_old_requests_for_no_use_and_new_ones_for_use() {
+fn a_restarted_server_takes_requests_of_before_for_use_at_its_start_and_then_only_new_ones() {
     on_kubernetes(Database::Sqlite, async |world| {
         let server = world.start().await;
         let pod = Pod::start().await;
@@ -253,16 +253,35 @@ fn a_restarted_server_takes_old_requests_for_no_use_and_new_ones_for_use() {
         let mut requests = 0;
         use_for_a_minute(&world, &server, &lease, &pod, &mut requests).await;
         server.stop().await;
-        let before = pod.looks();
         world.advance(MINUTE);
         let server = world.start().await;
-        until_looked(&pod, before).await;
-        let looks = pod.looks();
-        world.advance(MINUTE);
-        until_looked(&pod, looks).await;
+        let end_of_life = world.clock.now() + MINUTE * 5;
+        until_end(&server, &lease, end_of_life).await;
+        for _ in 0..2 {
+            let looks = pod.looks();
+            world.advance(MINUTE);
+            until_looked(&pod, looks).await;
+        }
         let unused = server.lease(&lease.id).await;
-        assert_eq!(timestamp(unused.expires_at), world.clock.now() + MINUTE * 3, "the end has not moved");
+        assert_eq!(timestamp(unused.expires_at), end_of_life, "the end has not moved");
         use_for_a_minute(&world, &server, &lease, &pod, &mut requests).await;
+        end(&world, server, &lease).await;
+    });
+}
+
+#[test]
+fn a_lease_that_was_used_while_nobody_led_lives_on_though_its_time_is_over() {
+    on_kubernetes(Database::Sqlite, async |world| {
+        let server = world.start().await;
+        let pod = Pod::start().await;
+        let lease = ready_lease(&world, &server, renewed_by_use(), &pod).await;
+        let end_of_life = timestamp(lease.expires_at);
+        server.stop().await;
+        pod.serve(1);
+        world.advance(MINUTE * 6);
+        let server = world.start().await;
+        until_end(&server, &lease, end_of_life + MINUTE * 5).await;
+        assert_eq!(server.lease(&lease.id).await.state(), LeaseState::Ready);
         end(&world, server, &lease).await;
     });
 }

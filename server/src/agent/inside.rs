@@ -5,10 +5,15 @@ use std::collections::{BTreeSet, VecDeque};
 use std::ffi::OsString;
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
 /// Links on one way, after which it leads in circles; Linux gives up there too.
 const MOST_LINKS: u32 = 40;
+
+/// Bytes of the paths of the directories that are yet to be looked at, most of which lie beside each other: the agent has little
+/// memory.
+pub const MOST_BYTES: usize = 16 << 20;
 
 /// A model that cannot be taken as it stands.
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +31,9 @@ pub enum Leak {
     /// There is too much to look at.
     #[error("has more than {0} entries")]
     TooMany(u64),
+    /// There is too much to remember.
+    #[error("has directories whose paths are longer than {MOST_BYTES} bytes together")]
+    TooLong,
     /// It cannot be read.
     #[error("cannot be read")]
     Files(#[from] io::Error),
@@ -46,10 +54,12 @@ impl Bound<'_> {
     /// else either; whether that matters, Triton says.
     pub fn check(&self, directory: &Path) -> Result<(), Leak> {
         let start = directory.strip_prefix(self.path).unwrap_or(Path::new("")).to_owned();
-        let mut seen = BTreeSet::from([start.clone()]);
+        let mut seen = BTreeSet::from([identity(&fs::metadata(self.path.join(&start))?)]);
+        let mut open_bytes = start.as_os_str().len();
         let mut open = vec![start];
         let mut left = self.most_entries;
         while let Some(at) = open.pop() {
+            open_bytes -= at.as_os_str().len();
             let entries = match fs::read_dir(self.path.join(&at)) {
                 // Such as lost+found. What the agent cannot enter, it cannot be led out of.
                 Err(error) if error.kind() == io::ErrorKind::PermissionDenied => continue,
@@ -64,7 +74,18 @@ impl Bound<'_> {
                     kind if kind.is_symlink() => self.directory_behind(&link)?,
                     _ => None,
                 };
-                open.extend(further.filter(|further| seen.insert(further.clone())));
+                let Some(further) = further else { continue };
+                let found = match fs::metadata(self.path.join(&further)) {
+                    Err(error) if error.kind() == io::ErrorKind::PermissionDenied => continue,
+                    found => found?,
+                };
+                if seen.insert(identity(&found)) {
+                    open_bytes += further.as_os_str().len();
+                    open.push(further);
+                    if open_bytes > MOST_BYTES {
+                        return Err(Leak::TooLong);
+                    }
+                }
             }
         }
         Ok(())
@@ -111,6 +132,11 @@ impl Bound<'_> {
         }
         Ok(self.path.join(&here).is_dir().then_some(here))
     }
+}
+
+/// Returns what tells a directory from all others, by whichever path it is reached.
+fn identity(found: &fs::Metadata) -> (u64, u64) {
+    (found.dev(), found.ino())
 }
 
 /// Returns the parts of a path, of which only `..` means something else than a name.
@@ -191,5 +217,21 @@ mod tests {
         }
         let bound = Bound { path: folder.path(), name: "the claim", most_entries: 3 };
         assert_eq!(bound.check(folder.path()).unwrap_err().to_string(), "has more than 3 entries");
+    }
+
+    #[test]
+    fn directories_side_by_side_below_a_long_path_are_refused_before_they_take_much_memory() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut deep = folder.path().to_owned();
+        (0..14).for_each(|_| deep.push("d".repeat(250)));
+        fs::create_dir_all(&deep).unwrap();
+        let count = MOST_BYTES / 3_500;
+        (0..count).for_each(|number| fs::create_dir(deep.join(number.to_string())).unwrap());
+        let bound = Bound { path: folder.path(), name: "the claim", most_entries: 100_000 };
+        let said = bound.check(folder.path()).unwrap_err().to_string();
+        assert_eq!(said, "has directories whose paths are longer than 16777216 bytes together");
+        fs::remove_dir(deep.join("0")).unwrap();
+        (1..count / 2).for_each(|number| fs::remove_dir(deep.join(number.to_string())).unwrap());
+        bound.check(folder.path()).unwrap();
     }
 }

@@ -159,7 +159,9 @@ impl Repository {
         let bound = Bound { path: root, name: "the claim", most_entries: MOST_ENTRIES };
         bound.check(directory).map_err(|leak| match leak {
             Leak::Files(error) => of_claim(uri, &error),
-            Leak::Out { .. } | Leak::TooMany(_) => Fault::permanent(format!("{} {leak}", shown(uri))),
+            Leak::Out { .. } | Leak::TooMany(_) | Leak::TooLong => {
+                Fault::permanent(format!("{} {leak}", shown(uri)))
+            }
         })
     }
 

@@ -57,23 +57,22 @@ impl fmt::Display for Room {
 pub fn taken(directory: &Path, is_left_out: impl Fn(&str) -> bool) -> io::Result<u64> {
     let mut sum = 0;
     let mut linked = BTreeSet::new();
-    let mut open = Vec::new();
-    for entry in fs::read_dir(directory)? {
-        let entry = entry?;
-        if !entry.file_name().to_str().is_some_and(&is_left_out) {
-            open.push(entry.path());
-        }
-    }
+    // Directories alone: a model may have a hundred thousand files side by side, and the agent has little memory.
+    let mut open = vec![directory.to_owned()];
     while let Some(path) = open.pop() {
-        let found = fs::symlink_metadata(&path)?;
-        // Files of several names take their place once.
-        if found.is_file() && found.nlink() > 1 && !linked.insert((found.dev(), found.ino())) {
-            continue;
-        }
-        sum += found.blocks() * BLOCK;
-        if found.is_dir() {
-            for entry in fs::read_dir(path)? {
-                open.push(entry?.path());
+        for entry in fs::read_dir(&path)? {
+            let entry = entry?;
+            if path == directory && entry.file_name().to_str().is_some_and(&is_left_out) {
+                continue;
+            }
+            let found = entry.metadata()?;
+            // Files of several names take their place once.
+            if found.is_file() && found.nlink() > 1 && !linked.insert((found.dev(), found.ino())) {
+                continue;
+            }
+            sum += found.blocks() * BLOCK;
+            if found.is_dir() {
+                open.push(entry.path());
             }
         }
     }

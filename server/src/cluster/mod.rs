@@ -61,7 +61,7 @@ pub trait Act: Send + Sync {
     /// Tells people who look at the cluster what happened. Best effort, in the background.
     fn announce(&self, lease: &Lease, happening: &Happening);
 
-    /// Finds out again what the cluster serves; true where that changed.
+    /// Finds out again what the cluster serves; true where that changed. Forgets what was kept of leases that are gone.
     fn refresh(&self) -> BoxFuture<'_, Result<bool, ActError>>;
 }
 

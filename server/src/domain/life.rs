@@ -147,7 +147,8 @@ impl Lease {
 
     /// Whether one of `notices` of its end is due and was not given.
     pub fn owes_notice(&self, notices: &[SignedDuration], now: Timestamp) -> bool {
-        self.refuse_ended(now).is_ok() && self.next_notice(notices).is_some_and(|due| now >= due)
+        let is_over = self.end.is_some() || now >= self.expires_at;
+        !is_over && self.next_notice(notices).is_some_and(|due| now >= due)
     }
 
     /// Ends the lease by its owner's wish, unless its time was over before.
@@ -302,11 +303,13 @@ impl Lease {
         moments.filter(|moment| *moment > self.tenure.noticed_until).min()
     }
 
+    /// Refuses what is only possible before the end. A lease that use may still keep alive ends once that is written: until then
+    /// nobody knows, and a renewal keeps it alive as well.
     fn refuse_ended(&self, now: Timestamp) -> Result<(), Ended> {
         if let Some(end) = self.end {
             return Err(Ended(end));
         }
-        if now >= self.expires_at {
+        if now >= self.expires_at && self.spec.automatic_renewal.is_none() {
             return Err(Ended(End { at: self.expires_at, reason: EndReason::Expired }));
         }
         Ok(())
@@ -577,6 +580,23 @@ pub(in crate::domain) mod tests {
         let mut over = used_lease();
         assert!(over.expire(at(3600)).is_some());
         assert_eq!(over.keep_alive(at(3599), BOUNDS.maximum, at(3600)), None, "it has ended");
+    }
+
+    #[test]
+    fn a_lease_that_use_may_keep_alive_is_renewed_and_updated_until_its_end_is_written() {
+        let update = |replicas| Update { scaling: Some(Scaling::Fixed { replicas }), ..Update::default() };
+        let mut plain = lease();
+        assert!(plain.renew(None, &BOUNDS, at(3600)).is_err());
+        let mut over = used_lease();
+        assert!(over.update(&update(3), at(3602)).unwrap().is_some());
+        assert_eq!(over.notice(&deadlines().notices, at(3603)), None, "its time is over");
+        let mut unused = over.clone();
+        assert!(over.renew(None, &BOUNDS, at(3604)).is_ok());
+        assert_eq!((over.expires_at, over.expire(at(3605))), (at(7204), None), "it lives on");
+        assert!(unused.expire(at(3605)).is_some());
+        assert!(unused.renew(None, &BOUNDS, at(3606)).is_err());
+        assert!(unused.update(&update(2), at(3606)).is_err());
+        assert_eq!(unused.end.map(|end| end.at), Some(at(3600)));
     }
 
     #[test]

@@ -12,6 +12,7 @@ use futures::stream;
 use jiff::Timestamp;
 
 use super::{BATCH, Reconciler, Renewal};
+use crate::cluster::Sight;
 use crate::domain::lease::{Lease, LeaseId, SERVER};
 use crate::domain::life::later;
 use crate::domain::usage::{Served, Usage};
@@ -23,13 +24,23 @@ const LEASES_AT_ONCE: usize = 16;
 const LAST_LOOK_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Reconciler {
+    /// Forgets what was counted, since another server may have led meanwhile: looks begin now.
+    pub(super) fn begin_looks(&self) {
+        *self.usage() = self.options.renewal.map(|_| Usage::since(self.clock.now()));
+    }
+
+    /// Whether use may move the end of a lease, and its pods may be there without having been seen yet.
+    pub(super) fn may_be_in_use_unseen(&self, lease: &Lease, sight: &Sight) -> bool {
+        let is_renewed = self.options.renewal.is_some() && lease.spec.automatic_renewal.is_some();
+        is_renewed && *sight == Sight::NotYet
+    }
+
     /// Keeps leases alive that are used, for ever.
     pub(super) async fn follow_use(&self) {
         let Some(renewal) = self.options.renewal else {
             return std::future::pending().await;
         };
         self.cluster.listed().await;
-        *self.usage() = Some(Usage::since(self.clock.now()));
         loop {
             let next = later(self.clock.now(), renewal.look_interval);
             if let Err(error) = self.look_at_use(&renewal).await {

@@ -17,8 +17,12 @@ use crate::store::{Announcement, Leadership, Term};
 /// which costs a conflict and spoils nothing.
 const HANDOVER: Duration = Duration::from_millis(500);
 
+/// For how long the passes under way are waited for after the lead was lost. Then they are given up as in a crash: one that hangs
+/// must not keep this server from leading again.
+const STRAGGLING: Duration = Duration::from_secs(5);
+
 impl Reconciler {
-    /// Works until `stop`, whenever this server leads; passes under way are finished.
+    /// Works until `stop`, whenever this server leads; passes under way at `stop` are finished.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         while let Some(leadership) = stop.run_until_cancelled(self.follow()).await {
             Arc::clone(&self).lead(leadership, &stop).await;
@@ -43,28 +47,38 @@ impl Reconciler {
     /// Works as long as that lasts, and until `stop`.
     async fn lead(self: Arc<Self>, mut leadership: Leadership, stop: &CancellationToken) {
         tracing::info!("this server leads: it takes the passes");
+        self.begin_looks();
         self.take_over(true);
         let (over, finished) = (CancellationToken::new(), CancellationToken::new());
         let term = leadership.term();
-        let work = async {
+        let work = async || -> Infallible {
             Arc::clone(&self).work(term, over.clone()).await;
             finished.cancel();
+            std::future::pending().await
         };
         let rule = async {
-            tokio::select! {
+            let is_lost = tokio::select! {
                 error = leadership.keep() => {
                     let error = &error as &dyn Error;
                     tracing::warn!(error, "the database does not answer the leader, which must lead no more");
+                    true
                 }
-                () = stop.cancelled() => {}
-            }
+                () = stop.cancelled() => false,
+            };
             self.take_over(false);
             over.cancel();
             let _ = tokio::time::timeout(HANDOVER, finished.cancelled()).await;
             leadership.resign().await;
             tracing::info!("this server leads no more");
+            let patience = if is_lost { STRAGGLING } else { Duration::MAX };
+            if tokio::time::timeout(patience, finished.cancelled()).await.is_err() {
+                tracing::warn!("passes that hang are given up");
+            }
         };
-        tokio::join!(work, rule);
+        tokio::select! {
+            never = work() => match never {},
+            () = rule => {}
+        }
     }
 
     /// Begins or ceases to do what one server does for all.
@@ -74,18 +88,20 @@ impl Reconciler {
         self.cluster.follow_progress(is_leading);
     }
 
-    /// Works until `over`; passes under way are finished.
+    /// Works until `over`; then only the passes under way are finished.
     async fn work(self: Arc<Self>, term: Term, over: CancellationToken) {
         // Before the first sweep: what others change from now on is heard.
         let news = self.store.changes();
         let missed = Notify::new();
-        tokio::select! {
-            () = Arc::clone(&self).take_passes(term, over) => {}
-            () = self.follow_clock() => {}
-            () = self.sweep_at_intervals(&missed) => {}
-            () = self.follow_use() => {}
-            () = self.follow_others(news, &missed) => {}
-        }
+        let wake = async {
+            tokio::select! {
+                () = self.follow_clock() => {}
+                () = self.sweep_at_intervals(&missed) => {}
+                () = self.follow_use() => {}
+                () = self.follow_others(news, &missed) => {}
+            }
+        };
+        tokio::join!(over.run_until_cancelled(wake), Arc::clone(&self).take_passes(term, over.clone()));
     }
 
     /// Wakes leases that other servers have changed, and says when that may have been missed.

@@ -5,6 +5,8 @@ mod keep;
 mod lead;
 mod pass;
 mod queue;
+#[cfg(test)]
+mod tests;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -14,6 +16,7 @@ use tokio::sync::{Notify, Semaphore, broadcast};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::pass::PassError;
 use self::queue::Queue;
 use crate::clock::Clock;
 use crate::cluster::{Cluster, Sight};
@@ -32,6 +35,9 @@ const SPACING: Duration = Duration::from_millis(200);
 /// Time between two sweeps while not everything is seen, or other servers are not heard: leases expire all the same, and
 /// say what is wrong.
 const BLIND_INTERVAL: Duration = Duration::from_secs(10);
+
+/// A pass that takes longer hangs, and is taken anew. Each call to the cluster has a bound of its own, and a failed one ends the pass.
+const LONGEST_PASS: Duration = Duration::from_secs(5 * 60);
 
 /// What the reconciler needs to know of the configuration.
 #[derive(Clone, Debug)]
@@ -82,7 +88,7 @@ pub struct Reconciler {
     clock: Clock,
     waker: Waker,
     options: Options,
-    /// What Tritons have counted, once they can be seen.
+    /// What Tritons have counted since this server leads.
     usage: Mutex<Option<Usage>>,
 }
 
@@ -116,10 +122,12 @@ impl Reconciler {
         Ok(())
     }
 
-    /// Takes passes until `over`, and finishes those under way.
+    /// Takes passes until `over`, and finishes those under way; they are given up where this is dropped.
     async fn take_passes(self: Arc<Self>, term: Term, over: CancellationToken) {
         let places = Arc::new(Semaphore::new(self.options.passes.max(1)));
         let passes = TaskTracker::new();
+        let given_up = CancellationToken::new();
+        let _guard = given_up.clone().drop_guard();
         let next = async || {
             let place = Arc::clone(&places).acquire_owned().await.expect("the semaphore is never closed");
             let id = self.waker.0.next().await;
@@ -129,9 +137,11 @@ impl Reconciler {
             (place, id, done)
         };
         while let Some((place, id, mut done)) = over.run_until_cancelled(next()).await {
-            let (reconciler, term) = (Arc::clone(&self), term.clone());
+            let (reconciler, term, given_up) = (Arc::clone(&self), term.clone(), given_up.clone());
             passes.spawn(async move {
-                let outcome = reconciler.pass(id, &term).await;
+                let pass = tokio::time::timeout(LONGEST_PASS, reconciler.pass(id, &term));
+                let Some(outcome) = given_up.run_until_cancelled(pass).await else { return };
+                let outcome = outcome.unwrap_or(Err(PassError::Hung));
                 done.has_failed = outcome.is_err();
                 if let Err(error) = outcome {
                     error.log(id);
@@ -184,6 +194,7 @@ impl Reconciler {
         loop {
             // A pass that was taken before everything was seen did not do much: a sweep that begins later makes up for it.
             let sight = self.cluster.sight();
+            let spacing = tokio::time::sleep(SPACING * 10);
             if let Err(error) = self.sweep().await {
                 tracing::warn!(error = &error as &dyn std::error::Error, "the sweep failed");
                 tokio::time::sleep(SPACING * 10).await;
@@ -201,6 +212,8 @@ impl Reconciler {
             if tokio::time::timeout(interval, missed.notified()).await.is_err() {
                 self.look_around().await;
             }
+            // Much that may have been missed is looked for at once.
+            spacing.await;
         }
     }
 

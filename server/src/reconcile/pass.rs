@@ -30,14 +30,22 @@ pub(super) enum PassError {
     /// Somebody else changes the lease all the time.
     #[error("the lease did not come to rest")]
     Restless,
+    /// This server may lead no more. If it comes to lead on, the lease still needs its pass.
+    #[error("this server is not sure to lead")]
+    Lapsed,
+    /// Something that it waited for never came.
+    #[error("the pass hung")]
+    Hung,
 }
 
 impl PassError {
     /// Says what went wrong, unless the lease says it already.
     pub(super) fn log(&self, id: LeaseId) {
         match self {
-            Self::Act(_) => tracing::debug!(lease.id = %id, error = self as &dyn Error, "a pass failed"),
-            Self::Store(_) | Self::Restless => {
+            Self::Act(_) | Self::Lapsed => {
+                tracing::debug!(lease.id = %id, error = self as &dyn Error, "a pass failed")
+            }
+            Self::Store(_) | Self::Restless | Self::Hung => {
                 tracing::warn!(lease.id = %id, error = self as &dyn Error, "a pass failed");
             }
         }
@@ -45,11 +53,11 @@ impl PassError {
 }
 
 impl Reconciler {
-    /// Takes the steps of one lease until it rests, or until this server may lead no more.
+    /// Takes the steps of one lease until it rests, which fails where this server may lead no more.
     pub(super) async fn pass(&self, id: LeaseId, term: &Term) -> Result<(), PassError> {
         for _ in 0..STEPS {
             if term.is_over() {
-                return Ok(());
+                return Err(PassError::Lapsed);
             }
             let Some(lease) = self.store.get(id).await?.filter(|lease| !lease.is_closed()) else {
                 return self.remove_orphan(id).await;
@@ -125,7 +133,8 @@ impl Reconciler {
 
     /// Does what needs no look at the cluster, while there is none.
     async fn step_blindly(&self, lease: &Lease, sight: Sight, now: Timestamp) -> Result<bool, PassError> {
-        if lease.end.is_none() && now >= lease.expires_at {
+        let is_over = lease.end.is_none() && now >= lease.expires_at;
+        if is_over && !self.may_be_in_use_unseen(lease, &sight) {
             self.expire(lease, now).await?;
             return Ok(false);
         }

@@ -16,15 +16,9 @@ use super::sql::Pool;
 use super::{Store, StoreError};
 use crate::clock::stopwatch;
 
-/// What PostgreSQL (14 and later) is asked to do with a leader's session: to end it when it asked nothing for 10 s, and to
-/// notice that a server which waits for the lock has gone. Limits that an administrator gave the role must not end the wait.
-const SETTINGS: [(&str, &str); 5] = [
-    ("idle_session_timeout", "10s"),
-    ("client_connection_check_interval", "2s"),
-    ("statement_timeout", "0"),
-    ("lock_timeout", "0"),
-    ("transaction_timeout", "0"),
-];
+/// What PostgreSQL (14 and later) is asked to do with the session of a server that leads or waits to: to end it when it
+/// asked nothing for 10 s.
+const SETTINGS: [(&str, &str); 1] = [("idle_session_timeout", "10s")];
 /// For how long after it was sent a question that was answered makes sure of the lock: less than `idle_session_timeout`.
 const TERM: Duration = Duration::from_secs(9);
 /// Time between an answer and the next question.
@@ -33,8 +27,9 @@ const PACE: Duration = Duration::from_secs(3);
 const PATIENCE: Duration = Duration::from_secs(3);
 /// Time to connect.
 const CONNECTING: Duration = Duration::from_secs(10);
-/// How often PostgreSQL is asked whether it still knows the session that waits.
-const LOOK_AFTER_WAITING: Duration = Duration::from_secs(60);
+/// Time between two tries to get the lock. A statement that waits for it would hold back the horizon up to which PostgreSQL
+/// removes dead rows, for as long as another server leads.
+const TRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// That this server leads. It ends when it is dropped, or when the database says so.
 #[derive(Debug)]
@@ -106,6 +101,12 @@ impl Leadership {
 }
 
 impl Term {
+    /// Returns a term that has ended.
+    #[cfg(test)]
+    pub fn lapsed() -> Self {
+        Self(Some(watch::Sender::new(None).subscribe()))
+    }
+
     /// Whether the server may lead no more.
     pub fn is_over(&self) -> bool {
         self.0.as_ref().is_some_and(|until| !is_ahead(&until.borrow()))
@@ -126,49 +127,33 @@ fn is_ahead(until: &Option<Instant>) -> bool {
     until.is_some_and(|until| stopwatch() < until)
 }
 
-/// Waits for the lock in a session of its own.
+/// Tries to get the lock, in a session of its own, until that succeeds.
 async fn lead(pool: &PgPool, lock: &PgAdvisoryLock) -> Result<Leadership, sqlx::Error> {
     let options = pool.connect_options();
-    let session = timeout(CONNECTING, open(&options)).await.map_err(too_late)??;
-    let mut session = match timeout(PATIENCE, lock.try_acquire(session)).await.map_err(too_late)?? {
-        Either::Left(held) => held.leak(),
-        Either::Right(session) => {
+    let mut session = timeout(CONNECTING, open(&options)).await.map_err(too_late)??;
+    let mut has_told = false;
+    loop {
+        let sent = stopwatch();
+        session = match timeout(PATIENCE, lock.try_acquire(session)).await.map_err(too_late)?? {
+            Either::Left(held) => {
+                let until = watch::Sender::new(Some(sent + TERM));
+                return Ok(Leadership(Hold::Lock { session: held.leak(), until }));
+            }
+            Either::Right(session) => session,
+        };
+        if !std::mem::replace(&mut has_told, true) {
             tracing::info!("another server leads; this one answers calls, and waits to lead");
-            wait(pool, lock, session).await?
         }
-    };
-    // It may be long ago that the lock was granted, if this server stood still.
-    let term = ask(&mut session).await?;
-    Ok(Leadership(Hold::Lock { session, until: watch::Sender::new(Some(term)) }))
+        tokio::time::sleep(TRY_INTERVAL).await;
+    }
 }
 
 async fn open(options: &PgConnectOptions) -> Result<PgConnection, sqlx::Error> {
-    // Else a wait of hours would be told as a slow statement.
+    // Else a log of every detail would tell of each try.
     let options = options.clone().disable_statement_logging();
     let mut session = PgConnection::connect_with(&options).await?;
     session::set(&mut session, &SETTINGS).await?;
     Ok(session)
-}
-
-/// Waits for the lock in one statement. A connection that was cut off in silence would wait for ever: PostgreSQL is asked
-/// now and then, on another one, whether it still knows this session.
-async fn wait(
-    pool: &PgPool,
-    lock: &PgAdvisoryLock,
-    mut session: PgConnection,
-) -> Result<PgConnection, sqlx::Error> {
-    let id: i32 = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut session).await?;
-    let mut acquired = std::pin::pin!(lock.acquire(session));
-    loop {
-        if let Ok(held) = timeout(LOOK_AFTER_WAITING, &mut acquired).await {
-            return Ok(held?.leak());
-        }
-        let known = sqlx::query("SELECT 1 FROM pg_stat_activity WHERE pid = $1").bind(id);
-        // While PostgreSQL does not answer there is nothing better than to go on waiting.
-        if matches!(known.fetch_optional(pool).await, Ok(None)) {
-            return Err(io::Error::from(io::ErrorKind::ConnectionAborted).into());
-        }
-    }
 }
 
 /// Asks the session whether it is there, and returns until when that answer makes sure of its lock.

@@ -17,6 +17,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::session::{self, BACK_OFF};
 use super::sql::{Query, sql};
 use super::{Announcement, Changed};
+use crate::clock::stopwatch;
 use crate::domain::lease::LeaseId;
 
 /// PostgreSQL takes payloads shorter than 8000 bytes.
@@ -25,6 +26,9 @@ const LONGEST: usize = 7999;
 const QUIET: Duration = Duration::from_secs(30);
 /// Time for an answer then.
 const ANSWER: Duration = Duration::from_secs(5);
+/// A connection that lasted longer was a good one. One that ends at once, as behind a proxy that cannot listen, is begun
+/// anew less and less often: all leases are looked at each time.
+const STEADY: Duration = Duration::from_secs(30);
 /// Tries of the connection show PostgreSQL that the session lives; a role's own limit must not end it before.
 const SETTINGS: [(&str, &str); 1] = [("idle_session_timeout", "0")];
 
@@ -98,10 +102,14 @@ impl Channel {
     ) {
         let mut pause = BACK_OFF.0;
         loop {
+            let begun = stopwatch();
             let Err(error) = self.hear(&options, &news, &is_listening).await;
-            // Only the first of several failures in a row is worth a warning.
-            if is_listening.swap(false, Ordering::Relaxed) || pause == BACK_OFF.0 {
+            is_listening.store(false, Ordering::Relaxed);
+            if begun.elapsed() > STEADY {
                 pause = BACK_OFF.0;
+            }
+            // Only the first of several failures in a row is worth a warning.
+            if pause == BACK_OFF.0 {
                 let error = &error as &dyn Error;
                 tracing::warn!(
                     error,
@@ -128,7 +136,7 @@ impl Channel {
             .connect_lazy_with(options.clone());
         let mut listener = timeout(ANSWER * 2, PgListener::connect_with(&pool)).await.map_err(too_late)??;
         listener.eager_reconnect(false);
-        listener.listen(&self.name).await?;
+        timeout(ANSWER, listener.listen(&self.name)).await.map_err(too_late)??;
         is_listening.store(true, Ordering::Relaxed);
         tell(news, Announcement::Missed);
         loop {

@@ -15,11 +15,18 @@ const KEEPALIVES: [(&str, &str); 4] = [
     ("tcp_user_timeout", "25000"),
 ];
 
-/// Gives parameters of a session their values, those that this PostgreSQL knows.
+/// Gives parameters of a session their values, those that this PostgreSQL knows and does not refuse.
 pub(super) async fn set(connection: &mut PgConnection, settings: &[(&str, &str)]) -> Result<(), sqlx::Error> {
     for (name, value) in settings.iter().chain(&KEEPALIVES) {
         let statement = sqlx::query("SELECT set_config(name, $2, false) FROM pg_settings WHERE name = $1");
-        statement.bind(*name).bind(*value).execute(&mut *connection).await?;
+        match statement.bind(*name).bind(*value).execute(&mut *connection).await {
+            Ok(_) => {}
+            // What a setting is good for is missed less than all that the session does.
+            Err(sqlx::Error::Database(error)) => {
+                tracing::warn!(setting = name, value, %error, "PostgreSQL refuses a setting of a session");
+            }
+            Err(error) => return Err(error),
+        }
     }
     Ok(())
 }

@@ -3,6 +3,8 @@
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
+use std::io;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use sqlx::postgres::{PgPool, PgRow, Postgres};
@@ -10,6 +12,9 @@ use sqlx::sqlite::{Sqlite, SqlitePool, SqliteRow};
 use sqlx::{AssertSqlSafe, Error, Row as _};
 
 use crate::domain::lease::LeaseId;
+
+/// Time for an answer of PostgreSQL to a question, with the wait for a connection.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Connections of one database.
 #[derive(Clone, Debug)]
@@ -83,6 +88,12 @@ pub(super) fn is_away(error: &Error) -> bool {
     }
 }
 
+/// Bounds how long PostgreSQL is waited for where nothing is written: a connection that was cut off in silence says nothing.
+async fn answered<T>(answer: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    let in_time = tokio::time::timeout(PATIENCE, answer).await;
+    in_time.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()))
+}
+
 impl Pool {
     /// Returns every row of the answer.
     pub async fn fetch_all(&self, query: Query) -> Result<Vec<Row>, Error> {
@@ -91,7 +102,7 @@ impl Pool {
                 prepared!(query).fetch_all(pool).await?.into_iter().map(Row::Sqlite).collect()
             }
             Self::Postgres(pool) => {
-                prepared!(query).fetch_all(pool).await?.into_iter().map(Row::Postgres).collect()
+                answered(prepared!(query).fetch_all(pool)).await?.into_iter().map(Row::Postgres).collect()
             }
         })
     }
@@ -100,7 +111,7 @@ impl Pool {
     pub async fn fetch_optional(&self, query: Query) -> Result<Option<Row>, Error> {
         Ok(match self {
             Self::Sqlite(pool) => prepared!(query).fetch_optional(pool).await?.map(Row::Sqlite),
-            Self::Postgres(pool) => prepared!(query).fetch_optional(pool).await?.map(Row::Postgres),
+            Self::Postgres(pool) => answered(prepared!(query).fetch_optional(pool)).await?.map(Row::Postgres),
         })
     }
 

@@ -102,11 +102,11 @@ fn when_the_leader_is_killed_the_other_finishes_what_was_acquired_during_that() 
 }
 
 #[test]
-fn when_the_leader_ends_in_good_order_the_other_leads_within_a_second() {
+fn when_the_leader_ends_in_good_order_the_other_leads_within_two_seconds() {
     on_our_cluster(Database::Postgres, "cluster: {}", |world, _| async move {
         let Pair { mut leader, follower, leases, .. } = Pair::start(&world).await;
         let lease = acquired(&leases).await;
-        let (ended, ()) = join(leader.terminate(), follower.until_leads(1)).await;
+        let (ended, ()) = join(leader.terminate(), follower.until_leads(2)).await;
         assert!(ended.success());
         until_state(&leases, &lease.id, LeaseState::Ready).await;
     });

@@ -115,6 +115,7 @@ impl Tree {
         bound.check(&root).map_err(|leak| match leak {
             Leak::Out { link, target, .. } => links::leads_out(&link, &target).into(),
             Leak::TooMany(most) => Refused::TooManyEntries { most }.into(),
+            Leak::TooLong => Refused::LongPaths.into(),
             Leak::Files(error) => UnpackError::Files(error),
         })
     }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use kube::api::{DynamicObject, TypeMeta};
@@ -12,9 +13,13 @@ use serde_json::Value;
 
 use super::live::{DeploymentStatus, Stamp};
 use super::pods::{Agent, Pods};
+use crate::clock::stopwatch;
 use crate::domain::lease::{Lease, LeaseId, ModelReport, Replicas};
 use crate::domain::observed::{Objects, Observed};
 use crate::domain::plan::{self, INSTALLATION_LABEL, Kind, LEASE_LABEL, Object, Plan};
+
+/// No answer to a call comes later than this.
+const LATEST_ANSWER: Duration = Duration::from_secs(5 * 60);
 
 /// What the watches have shown.
 pub(super) struct Cache {
@@ -30,6 +35,8 @@ struct Seen {
     deployment: DeploymentStatus,
     /// The objects deleted last, as they were then, so that a late answer does not bring one back.
     gone: BTreeMap<Kind, Stamp>,
+    /// When the last of them was.
+    gone_at: Option<Instant>,
 }
 
 /// One object as it was seen.
@@ -140,6 +147,19 @@ impl Cache {
         if leases.get(&id).is_some_and(|seen| seen.objects.is_empty() && seen.pods.is_empty()) {
             leases.remove(&id);
         }
+    }
+
+    /// Forgets the leases of which nothing is left and no answer is under way any more. A server that takes no passes hears
+    /// of none that is closed.
+    pub fn tidy(&self, now: Instant) {
+        let is_late = |seen: &Seen| seen.gone_at.is_none_or(|at| now.duration_since(at) > LATEST_ANSWER);
+        let is_empty = |seen: &Seen| seen.objects.is_empty() && seen.pods.is_empty();
+        self.lock().retain(|_, seen| !(is_empty(seen) && is_late(seen)));
+    }
+
+    /// Forgets what agents have told, since somebody else may have asked them meanwhile.
+    pub fn forget_models(&self) {
+        self.lock().values_mut().for_each(|seen| seen.pods.forget_models());
     }
 
     /// Returns the keys of everything that a watch of a subject sees, to be compared with a new list.
@@ -268,6 +288,7 @@ impl Seen {
         }
         if let Some(gone) = gone {
             self.gone.insert(kind, gone.clone());
+            self.gone_at = Some(stopwatch());
         }
         self.objects.remove(&kind);
         if kind == Kind::Deployment {
@@ -430,6 +451,19 @@ mod tests {
         cache.forget(&key, Some(&Stamp::read(&plain)));
         assert_eq!(cache.kinds(id), [Kind::HeadlessService]);
         assert!(cache.key(watched, &service(format!("{}-other", id.object_name()))).is_none());
+    }
+
+    #[test]
+    fn nothing_is_kept_of_a_lease_that_is_gone_once_no_late_answer_can_bring_it_back() {
+        let (cache, id, other) = (Cache::new("tms"), LeaseId::random(), LeaseId::random());
+        cache.keep(KEPT, deployment(other, 8, 1)).expect("it is ours");
+        let (key, _) = cache.keep(KEPT, deployment(id, 8, 1)).expect("it is ours");
+        cache.forget(&key, Some(&Stamp::read(&deployment(id, 9, 1))));
+        let kept = || cache.lock().keys().copied().collect::<BTreeSet<_>>();
+        cache.tidy(stopwatch());
+        assert_eq!(kept(), BTreeSet::from([id, other]), "an answer may be late");
+        cache.tidy(stopwatch() + LATEST_ANSWER + Duration::from_secs(1));
+        assert_eq!(kept(), BTreeSet::from([other]));
     }
 
     #[test]

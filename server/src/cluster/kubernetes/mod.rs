@@ -32,6 +32,7 @@ use self::progress::Followers;
 use self::watch::Listed;
 pub use self::watch::Wake;
 use super::{Act, ActError, Measure, Observe, Sight};
+use crate::clock::stopwatch;
 use crate::domain::capabilities::Capabilities;
 use crate::domain::lease::{Happening, Lease, LeaseId};
 use crate::domain::observed::Observed;
@@ -265,6 +266,7 @@ impl Act for Kubernetes {
 
     fn refresh(&self) -> BoxFuture<'_, Result<bool, ActError>> {
         Box::pin(async {
+            self.cache.tidy(stopwatch());
             let found = discovery::discover(&self.client, &self.calls).await;
             let trouble = found.as_ref().err().map(ToString::to_string);
             *self.undiscovered.lock().unwrap_or_else(PoisonError::into_inner) = trouble;

@@ -80,6 +80,11 @@ impl Pods {
         is_news
     }
 
+    /// Forgets what agents have told of their models.
+    pub fn forget_models(&mut self) {
+        self.0.values_mut().for_each(|pod| pod.seen.models = None);
+    }
+
     /// Returns the agent of a pod that is not ready yet, if it can be asked.
     pub fn agent(&self, name: &str) -> Option<Agent> {
         let pod = self.0.get(name).filter(|pod| pod.has_agent && !pod.seen.is_ready)?;

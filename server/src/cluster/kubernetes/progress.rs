@@ -108,6 +108,9 @@ impl Followers {
     pub fn follow(&self, is_wanted: bool) {
         let before = std::mem::replace(&mut *self.tasks(), is_wanted.then(Tasks::new));
         before.iter().for_each(abort);
+        if is_wanted {
+            self.cache.forget_models();
+        }
         for key in self.cache.keys(Subject::Pods) {
             self.look(&key);
         }
@@ -375,7 +378,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn agents_are_followed_only_while_that_is_wanted() {
+    async fn agents_are_followed_only_while_that_is_wanted_and_asked_anew_each_time() {
         let (cache, id) = (Arc::new(Cache::new("tms")), LeaseId::random());
         let followers = Followers::new(Arc::clone(&cache), Arc::new(|_| {}));
         let followed = || followers.tasks().as_ref().map(HashMap::len);
@@ -386,8 +389,15 @@ mod tests {
         // Those that were seen before are followed too.
         followers.follow(true);
         assert_eq!(followed(), Some(1));
+        let agent = cache.agent(&key).expect("it can be asked");
+        let model =
+            ModelReport { downloaded_bytes: Some(5), ..ModelReport::new("a", ModelState::Downloading, "") };
+        assert!(cache.keep_models(&key, &agent, vec![model], system_now()));
         followers.follow(false);
         followers.look(&key);
-        assert_eq!(followed(), None);
+        assert_eq!((followed(), cache.downloaded(&key)), (None, Some(5)));
+        // Another server may have been told more meanwhile.
+        followers.follow(true);
+        assert_eq!((followed(), cache.downloaded(&key)), (Some(1), None));
     }
 }
