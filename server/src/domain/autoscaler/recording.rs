@@ -67,8 +67,8 @@ pub struct Series {
 pub struct Scrape {
     /// When.
     pub at: Timestamp,
-    /// What was there, finite numbers; nothing where the pod did not answer.
-    pub values: BTreeMap<Series, f64>,
+    /// What was there, finite numbers; `None` where the pod did not answer.
+    pub values: Option<BTreeMap<Series, f64>>,
 }
 
 /// The samples of one pod that still count.
@@ -101,7 +101,7 @@ impl Window {
     /// Returns the value that the rule of `metric` yields `now`; `None` where it yields none, where too little is known of the
     /// pod, and for metrics that are no figures of Triton.
     pub fn value(&self, metric: MetricName, now: Timestamp) -> Option<f64> {
-        let answered = self.counting(now).filter(|scrape| !scrape.values.is_empty()).count();
+        let answered = self.counting(now).filter(|scrape| scrape.values.is_some()).count();
         if answered < 2 {
             return None;
         }
@@ -122,7 +122,7 @@ impl Window {
             return Some(waited / completed);
         }
         let newest = self.counting(now).last()?;
-        let pending = newest.values.iter().filter(|(series, _)| series.family == Family::Pending);
+        let pending = newest.values.iter().flatten().filter(|(series, _)| series.family == Family::Pending);
         sum(pending.map(|(_, value)| *value)).filter(|pending| *pending == 0.0)
     }
 
@@ -149,7 +149,7 @@ impl Window {
     ) -> BTreeMap<&str, f64> {
         let mut all: BTreeMap<&str, Vec<(Timestamp, f64)>> = BTreeMap::new();
         for scrape in self.counting(now) {
-            let series = scrape.values.iter().filter(|(series, _)| series.family == family);
+            let series = scrape.values.iter().flatten().filter(|(series, _)| series.family == family);
             for (series, value) in series {
                 all.entry(series.labels.as_str()).or_default().push((scrape.at, *value));
             }

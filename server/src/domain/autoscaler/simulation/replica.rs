@@ -109,7 +109,7 @@ impl Replica {
         let values: BTreeMap<_, _> =
             values.into_iter().map(|(family, value)| (series(family), value)).collect();
         let at = moment(second);
-        self.window.push(Scrape { at, values });
+        self.window.push(Scrape { at, values: Some(values) });
         let value = |metric| self.window.value(metric, at);
         self.recorded.push_back(Recorded {
             at: second,
