@@ -156,11 +156,11 @@ impl fmt::Display for Effect {
                 "{invalid} of {of} metrics cannot be used, so that {current} stay, though the others propose {proposed}."
             ),
             Self::Missing { metric, pods, counted_as } => {
-                write!(text, "{} no {metric} yet, and {}.", have(pods), missing_as(*counted_as))
+                write!(text, "{} no {metric} yet: {}.", have(pods), missing_as(*counted_as))
             }
             Self::Unready { metric, pods, are_idle } => {
-                let counted = if *are_idle { "count as idle" } else { "are left out" };
-                write!(text, "For {metric}, {} not ready and {counted}.", are(pods))
+                let counted = if *are_idle { "counted as idle" } else { "left out" };
+                write!(text, "For {metric}, {} not ready: {counted}.", are(pods))
             }
             Self::WithinTolerance { metric, ratio, tolerances: Tolerances { up, down } } => write!(
                 text,
@@ -214,9 +214,9 @@ impl fmt::Display for Limit {
 
 fn missing_as(counted_as: MissingAs) -> &'static str {
     match counted_as {
-        MissingAs::LeftOut => "are left out",
-        MissingAs::Idle => "count as idle, so that not too many are added",
-        MissingAs::Target => "count as busy, so that not too many are removed",
+        MissingAs::LeftOut => "left out",
+        MissingAs::Idle => "counted as idle, so that not too many are added",
+        MissingAs::Target => "counted as busy, so that not too many are removed",
     }
 }
 

@@ -16,6 +16,9 @@ pub mod proposal;
 pub mod recording;
 pub mod simulation;
 
+#[cfg(test)]
+mod tests;
+
 use jiff::SignedDuration;
 
 /// Flags of the controller, and what the cluster allows it.

@@ -198,3 +198,78 @@ fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
     let (sum, count) = values.fold((0.0, 0_usize), |(sum, count), value| (sum + value, count + 1));
     (count > 0).then(|| sum / count as f64)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn second(second: i64) -> Timestamp {
+        Timestamp::UNIX_EPOCH + SignedDuration::from_secs(second)
+    }
+
+    /// The value a minute after the beginning, with a window of a minute and these samples, all of one model or GPU.
+    fn value(metric: MetricName, scrapes: &[(i64, Option<&[(Family, f64)]>)]) -> Option<f64> {
+        let mut window = Window::new(SignedDuration::from_secs(60));
+        for (at, values) in scrapes {
+            let series =
+                |(family, value): &(Family, f64)| (Series { family: *family, labels: String::new() }, *value);
+            let values = values.map(|values| values.iter().map(series).collect());
+            window.push(Scrape { at: second(*at), values });
+        }
+        window.value(metric, second(60))
+    }
+
+    #[test]
+    fn a_pod_that_was_sampled_once_has_no_value_and_never_an_idle_one() {
+        let idle: &[_] = &[(Family::Success, 0.0), (Family::QueueDuration, 0.0), (Family::Pending, 0.0)];
+        let queue_time = |scrapes: &[_]| value(MetricName::QueueTime, scrapes);
+        assert_eq!(queue_time(&[]), None, "never");
+        assert_eq!(queue_time(&[(60, Some(idle))]), None, "once");
+        assert_eq!(
+            queue_time(&[(30, None), (45, None), (60, Some(idle))]),
+            None,
+            "once, after it did not answer"
+        );
+        assert_eq!(queue_time(&[(0, Some(idle)), (60, Some(idle))]), None, "once in this window");
+        assert_eq!(queue_time(&[(45, Some(idle)), (60, Some(idle))]), Some(0.0), "twice");
+        assert_eq!(
+            queue_time(&[(30, Some(idle)), (45, Some(idle)), (60, None)]),
+            None,
+            "it does not answer now"
+        );
+        let gpu: &[_] = &[(Family::GpuUtilization, 0.0)];
+        assert_eq!(value(MetricName::GpuUtilization, &[(60, Some(gpu))]), None, "once");
+        assert_eq!(
+            value(MetricName::GpuUtilization, &[(45, Some(gpu)), (60, Some(gpu))]),
+            Some(0.0),
+            "twice"
+        );
+    }
+
+    #[test]
+    fn extrapolation_cancels_where_a_pod_has_counted_for_long() {
+        let of = |completed, waited, pending| {
+            [(Family::Success, completed), (Family::QueueDuration, waited), (Family::Pending, pending)]
+        };
+        let cases = [
+            (of(1000.0, 9e6, 3.0), of(1010.0, 9e6 + 50_000.0, 3.0), Some(5_000.0), "five milliseconds each"),
+            (of(1000.0, 9e6, 0.0), of(1001.0, 9e6, 0.0), Some(0.0), "no wait"),
+            (of(1000.0, 9e6, 0.0), of(1000.0, 9e6, 0.0), Some(0.0), "idle"),
+            (of(1000.0, 9e6, 0.0), of(1000.0, 9e6, 1.0), None, "one that takes long: not idle"),
+            (of(1000.0, 9e6, 0.0), of(0.0, 0.0, 0.0), Some(0.0), "it began anew, and is idle"),
+        ];
+        for (before, after, expected, why) in cases {
+            assert_eq!(
+                value(MetricName::QueueTime, &[(15, Some(&before)), (60, Some(&after))]),
+                expected,
+                "{why}"
+            );
+        }
+    }
+
+    #[test]
+    fn families_are_found_by_their_names() {
+        assert!(Family::ALL.iter().all(|family| Family::from_name(family.name()) == Some(*family)));
+        assert_eq!(Family::from_name("nv_cpu_utilization"), None);
+    }
+}
