@@ -6,39 +6,40 @@ use crate::domain::autoscaler::proposal::{MissingAs, Outcome, Usage};
 
 const NONE: Option<i64> = None;
 
+type Values = &'static [Option<i64>];
+
 #[test]
 fn a_metric_of_pods_proposes_what_the_controller_does() {
-    let s = Some;
-    let cases: [(i32, i64, &[Option<i64>], i32, &str); 20] = [
-        (2, 10_000, &[s(40_000), s(50_000)], 9, "4.5 of the target"),
-        (3, 10_000, &[s(40_000), s(50_000), NONE], 9, "a missing one is idle on the way up"),
-        (5, 10_000, &[s(45_000), NONE, NONE, NONE, NONE], 5, "no runaway while models load"),
-        (1, 10_000, &[s(45_000)], 5, "one replica"),
-        (3, 10_000, &[s(12_000), s(9_000), s(8_000)], 3, "0.967 is within tolerance"),
-        (3, 10_000, &[s(13_000), s(12_000), s(11_000)], 4, "1.2"),
-        (4, 10_000, &[s(2_000); 4], 1, "0.2"),
+    let cases: [(i32, i64, Values, i32, &str); 20] = [
+        (2, 10_000, &[Some(40_000), Some(50_000)], 9, "4.5 of the target"),
+        (3, 10_000, &[Some(40_000), Some(50_000), NONE], 9, "a missing one is idle on the way up"),
+        (5, 10_000, &[Some(45_000), NONE, NONE, NONE, NONE], 5, "no runaway while models load"),
+        (1, 10_000, &[Some(45_000)], 5, "one replica"),
+        (3, 10_000, &[Some(12_000), Some(9_000), Some(8_000)], 3, "0.967 is within tolerance"),
+        (3, 10_000, &[Some(13_000), Some(12_000), Some(11_000)], 4, "1.2"),
+        (4, 10_000, &[Some(2_000); 4], 1, "0.2"),
         (
             4,
             10_000,
-            &[s(2_000), s(2_000), s(2_000), NONE],
+            &[Some(2_000), Some(2_000), Some(2_000), NONE],
             2,
             "a missing one is at the target on the way down",
         ),
-        (4, 10_000, &[s(0); 4], 0, "idle"),
-        (4, 10_000, &[s(0), NONE, NONE, NONE], 3, "why idle must be an explicit 0"),
-        (3, 90, &[s(100); 3], 4, "1.111"),
-        (3, 90, &[s(99); 3], 3, "exactly 1.1 is within"),
-        (3, 91, &[s(100); 3], 3, "a threshold of 91 percent is never exceeded by enough"),
-        (3, 95, &[s(100); 3], 3, "nor is one of 95"),
-        (3, 100, &[s(100); 3], 3, "nor is one of 100"),
-        (3, 60, &[s(66); 3], 3, "66 of 60 is the edge"),
-        (3, 60, &[s(67); 3], 4, "67 is beyond"),
-        (3, 10, &[s(10), s(10), NONE], 3, "at the target, a missing one changes nothing"),
-        (2, 10_000, &[s(11_500), NONE], 2, "it would be idle, and the change turn into its opposite"),
+        (4, 10_000, &[Some(0); 4], 0, "idle"),
+        (4, 10_000, &[Some(0), NONE, NONE, NONE], 3, "why idle must be an explicit 0"),
+        (3, 90, &[Some(100); 3], 4, "1.111"),
+        (3, 90, &[Some(99); 3], 3, "exactly 1.1 is within"),
+        (3, 91, &[Some(100); 3], 3, "a threshold of 91 percent is never exceeded by enough"),
+        (3, 95, &[Some(100); 3], 3, "nor is one of 95"),
+        (3, 100, &[Some(100); 3], 3, "nor is one of 100"),
+        (3, 60, &[Some(66); 3], 3, "66 of 60 is the edge"),
+        (3, 60, &[Some(67); 3], 4, "67 is beyond"),
+        (3, 10, &[Some(10), Some(10), NONE], 3, "at the target, a missing one changes nothing"),
+        (2, 10_000, &[Some(11_500), NONE], 2, "it would be idle, and the change turn into its opposite"),
         (
             10,
             100,
-            &[s(50), s(50), NONE, NONE, NONE, NONE, NONE, NONE, NONE, NONE],
+            &[Some(50), Some(50), NONE, NONE, NONE, NONE, NONE, NONE, NONE, NONE],
             10,
             "0.9 with what is supposed",
         ),
@@ -61,16 +62,15 @@ fn a_tolerance_of_its_own_makes_a_high_threshold_work() {
 
 #[test]
 fn a_utilization_is_whole_percent_of_what_the_pods_request() {
-    let s = Some;
-    let cases: [(i32, i32, &[Option<i64>], i32, i32, &str); 8] = [
-        (1, 90, &[s(10)], 1, 1, "1 percent proposes 1"),
-        (1, 90, &[s(9)], 0, 0, "below one percent is 0"),
-        (2, 81, &[s(899), s(900)], 2, 89, "89.95 is 89, which is within tolerance as 90 is not"),
-        (2, 50, &[s(900), s(900)], 4, 90, "1.8"),
-        (3, 80, &[s(200), s(200), NONE], 2, 20, "a missing one uses all that it requests"),
-        (3, 400, &[s(300), s(300), NONE], 2, 30, "or the target, where that is more"),
-        (3, 50, &[s(900), s(900), NONE], 4, 90, "a missing one is idle on the way up"),
-        (4, 80, &[s(800), s(800), s(800), s(800)], 4, 80, "at the target"),
+    let cases: [(i32, i32, Values, i32, i32, &str); 8] = [
+        (1, 90, &[Some(10)], 1, 1, "1 percent proposes 1"),
+        (1, 90, &[Some(9)], 0, 0, "below one percent is 0"),
+        (2, 81, &[Some(899), Some(900)], 2, 89, "89.95 is 89, which is within tolerance as 90 is not"),
+        (2, 50, &[Some(900), Some(900)], 4, 90, "1.8"),
+        (3, 80, &[Some(200), Some(200), NONE], 2, 20, "a missing one uses all that it requests"),
+        (3, 400, &[Some(300), Some(300), NONE], 2, 30, "or the target, where that is more"),
+        (3, 50, &[Some(900), Some(900), NONE], 4, 90, "a missing one is idle on the way up"),
+        (4, 80, &[Some(800), Some(800), Some(800), Some(800)], 4, 80, "at the target"),
     ];
     for (current, target, values, expected, usage, why) in cases {
         let proposal = proposed(&cpu_metric(target, values), &scale(current)).unwrap();
