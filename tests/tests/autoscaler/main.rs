@@ -13,6 +13,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use tms_server::domain::autoscaler::decision::{Condition, ConditionKind, Decision};
 use tms_server::domain::autoscaler::effect::{Effect, Limit};
+use tms_server::domain::autoscaler::metric::{ExternalTarget, Source};
 use tms_server::domain::autoscaler::proposal::{Invalid, MissingAs, Outcome, Proposal, Usage};
 use tms_server::domain::quantity::Quantity;
 use tms_tests::random::number;
@@ -64,7 +65,7 @@ fn every_decision_is_the_controllers() {
         }
     }
     assert!(faults.is_empty(), "{} differ; the first:\n{}", faults.len(), faults[0]);
-    println!("{} decisions: {branches:#?}", branches["all"]);
+    println!("{branches:?}");
     if count == SCENARIOS {
         for branch in BRANCHES {
             let seen = branches.get(branch).copied().unwrap_or(0);
@@ -149,11 +150,21 @@ fn differences(scenario: &Scenario, step: &Step, theirs: &Decided) -> Vec<String
     );
     let metrics = theirs.metrics.as_deref().unwrap_or_default();
     compare("metrics", ours.proposals.len().to_string(), metrics.len().to_string());
-    for (proposal, metric) in ours.proposals.iter().zip(metrics) {
+    for (place, (proposal, metric)) in ours.proposals.iter().zip(metrics).enumerate() {
+        if is_divided_by_zero(step, place) {
+            continue;
+        }
         let ours = proposal.as_ref().ok().map(|proposal| shown(proposal.usage));
         compare("usage", format!("{ours:?}"), format!("{:?}", current(metric)));
     }
     differences
+}
+
+/// Whether the value is a mean over no replicas: the controller shows what the machine makes of that, and decides without it.
+fn is_divided_by_zero(step: &Step, place: usize) -> bool {
+    let source = &step.situation.metrics[place].source;
+    step.situation.scale.existing == 0
+        && matches!(source, Source::External { target: ExternalTarget::Average(_), .. })
 }
 
 /// Conditions in the order of their types. Without the gate nobody looks at ScaledToZero.
