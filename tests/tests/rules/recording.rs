@@ -67,12 +67,14 @@ fn value(scrapes: &[Scrape], metric: MetricName, after: i64) -> Option<f64> {
 }
 
 fn comparison(record: &str, after: i64, values: &[(&String, Option<f64>)]) -> Value {
+    // Prometheus adds in another order, so the last digits differ.
+    let rounded = |value: f64| (value * 1000.0).round() / 1000.0;
     let sample = |(pod, value): &(&String, Option<f64>)| {
-        let labels = format!(r#"{record}{{namespace="tms",pod="{pod}",tms_lease_id="{ID}"}}"#);
-        value.map(|value| json!({"labels": labels, "value": value}))
+        let labels = format!(r#"{{namespace="tms",pod="{pod}",tms_lease_id="{ID}"}}"#);
+        value.map(|value| json!({"labels": labels, "value": rounded(value)}))
     };
     json!({
-        "expr": record,
+        "expr": format!("round({record}, 0.001)"),
         "eval_time": format!("{}s", after * STEP_SECONDS),
         "exp_samples": values.iter().filter_map(sample).collect::<Vec<_>>(),
     })
