@@ -18,6 +18,8 @@ const WINDOW_SECONDS: i64 = 60;
 /// Scrapes of a pod, and those after which its values are compared.
 const SCRAPES: i64 = 24;
 const COMPARED: [i64; 6] = [8, 9, 12, 15, 19, 23];
+/// What both are rounded to.
+const NEAREST: f64 = 0.0007;
 
 #[test]
 fn what_is_computed_from_samples_is_what_prometheus_records() {
@@ -67,14 +69,14 @@ fn value(scrapes: &[Scrape], metric: MetricName, after: i64) -> Option<f64> {
 }
 
 fn comparison(record: &str, after: i64, values: &[(&String, Option<f64>)]) -> Value {
-    // Prometheus adds in another order, so the last digits differ.
-    let rounded = |value: f64| (value * 1000.0).round() / 1000.0;
+    // Prometheus adds in another order, so the last digits differ. No value lies in the middle of two multiples of this.
+    let rounded = |value: f64| (value * (1.0 / NEAREST) + 0.5).floor() / (1.0 / NEAREST);
     let sample = |(pod, value): &(&String, Option<f64>)| {
         let labels = format!(r#"{{namespace="tms",pod="{pod}",tms_lease_id="{ID}"}}"#);
         value.map(|value| json!({"labels": labels, "value": rounded(value)}))
     };
     json!({
-        "expr": format!("round({record}, 0.001)"),
+        "expr": format!("round({record}, {NEAREST})"),
         "eval_time": format!("{}s", after * STEP_SECONDS),
         "exp_samples": values.iter().filter_map(sample).collect::<Vec<_>>(),
     })
