@@ -94,6 +94,7 @@ impl Server {
             maximum_per_owner: wishes.maximum_per_owner,
         };
         let store = Store::open(&options, &clock).await.unwrap();
+        let evidence = Arc::<Mutex<Option<Evidence>>>::default();
         let (woken, stop) = (Woken::default(), CancellationToken::new());
         let services = Services {
             store: store.clone(),
@@ -103,13 +104,15 @@ impl Server {
             namespace: "models".to_owned(),
             cluster_kind: "kubernetes",
             capabilities: Box::new(Capabilities::assumed),
+            inspect: inspector(Arc::clone(&evidence)),
+            simulations: Simulations::default(),
             wake: Box::new(woken.clone()),
             stop: stop.clone(),
         };
         let listen = Listen { address: (Ipv4Addr::LOCALHOST, 0).into(), tls: wishes.tls };
         let answering = answer(&listen, None, services).await.unwrap();
         let address = answering.address();
-        Self { store, clock, woken, stop, answering: Some(answering), address, _folder: folder }
+        Self { store, clock, woken, evidence, stop, answering: Some(answering), address, _folder: folder }
     }
 
     pub fn port(&self) -> u16 {

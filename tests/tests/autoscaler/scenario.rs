@@ -9,7 +9,7 @@ use tms_server::domain::autoscaler::Options;
 use tms_server::domain::autoscaler::decision::{Autoscaler, ConditionKind, Decision, Situation, decide};
 use tms_server::domain::autoscaler::history::History;
 use tms_server::domain::autoscaler::metric::{
-    ExternalTarget, Metric, Phase, Pod, Ready, Resource, Sample, Samples, Scale, Source,
+    ExternalTarget, Metric, Phase, Pod, Ready, Requests, Resource, Sample, Samples, Scale, Source,
 };
 use tms_server::domain::scaling::{Behavior, PolicyKind, ScalingPolicy, ScalingRules, SelectPolicy};
 use tms_tests::random::Random;
@@ -114,7 +114,11 @@ impl Play {
                 started_at: (!chance(random, 5))
                     .then(|| since - SignedDuration::from_secs(pick(random, &[0, 10, 30, 60]))),
                 ready: (!chance(random, 5)).then_some(Ready { is_ready, since }),
-                request_milli: (!chance(random, 1)).then(|| pick(random, &[1000, 1000, 500])),
+                requests: if chance(random, 1) {
+                    Requests::default()
+                } else {
+                    Requests::both(pick(random, &[1000, 1000, 500]))
+                },
             });
         }
         self.pods[wanted..].iter_mut().for_each(|pod| pod.is_deleting = true);
@@ -169,7 +173,7 @@ impl Play {
             if chance(random, if loses_many { 60 } else { 5 }) {
                 continue;
             }
-            let request = pod.request_milli.unwrap_or(1000);
+            let request = pod.requests.cpu_milli.unwrap_or(1000);
             let even = chance(random, 30);
             let milli = if even { share } else { share * (80 + random.within(0..40) as i64) / 100 };
             let milli = if chance(random, 3) { 1000 } else { milli };
@@ -340,7 +344,7 @@ fn pod(pod: &Pod) -> Value {
         "startedAt": pod.started_at.map(milliseconds),
         "ready": ready,
         "readySince": pod.ready.map_or(0, |ready| milliseconds(ready.since)),
-        "request": pod.request_milli,
+        "request": pod.requests.cpu_milli,
     })
 }
 

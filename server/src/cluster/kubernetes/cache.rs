@@ -10,8 +10,11 @@ use jiff::Timestamp;
 use kube::api::{DynamicObject, TypeMeta};
 use serde_json::Value;
 
+use super::autoscaler;
 use super::live::{DeploymentStatus, Stamp};
 use super::pods::{Agent, Pods};
+use crate::clock::system_now;
+use crate::domain::autoscaler::record::{Record, Status};
 use crate::domain::lease::{Lease, LeaseId, ModelReport, Replicas};
 use crate::domain::observed::{Objects, Observed};
 use crate::domain::plan::{self, INSTALLATION_LABEL, Kind, LEASE_LABEL, Object, Plan};
@@ -28,6 +31,8 @@ struct Seen {
     objects: BTreeMap<Kind, Live>,
     pods: Pods,
     deployment: DeploymentStatus,
+    /// What its autoscaler said, as long as there is one.
+    autoscaler: Option<Record>,
     /// The objects deleted last, as they were then, so that a late answer does not bring one back.
     gone: BTreeMap<Kind, Stamp>,
 }
@@ -191,6 +196,17 @@ impl Cache {
         }
     }
 
+    /// Returns what was seen of the autoscaler of a lease, its replicas, and what keeps pods from becoming ready.
+    pub fn autoscaler(&self, id: LeaseId) -> (Option<Record>, Replicas, Vec<String>) {
+        let leases = self.lock();
+        let Some(seen) = leases.get(&id) else { return Default::default() };
+        let troubles: BTreeSet<_> =
+            seen.pods.seen().into_iter().filter_map(|pod| pod.trouble).map(|it| it.sentence()).collect();
+        let fault = seen.deployment.fault.clone();
+        let record = seen.autoscaler.clone();
+        (record, seen.deployment.replicas, fault.into_iter().chain(troubles).collect())
+    }
+
     /// Returns the agent of a pod that is not ready yet, if it can be asked.
     pub fn agent(&self, (id, _, name): &Key) -> Option<Agent> {
         self.lock().get(id)?.pods.agent(name)
@@ -230,6 +246,12 @@ impl Seen {
         if known.is_some_and(|known| known.stamp.is_newer_than(&stamp)) {
             return false;
         }
+        if kind == Kind::HorizontalPodAutoscaler
+            && let Some(status) = autoscaler::read(&object)
+        {
+            self.note_autoscaler(status, system_now());
+        }
+        let known = self.objects.get(&kind);
         let status = (kind == Kind::Deployment).then(|| DeploymentStatus::read(&object, &stamp));
         object.metadata.managed_fields = None;
         // Items of a list come without their type.
@@ -261,6 +283,14 @@ impl Seen {
         !is_same || has_status_news
     }
 
+    /// Keeps what an autoscaler says. No pass needs it: its replicas are seen at the Deployment.
+    fn note_autoscaler(&mut self, status: Status, now: Timestamp) {
+        match &mut self.autoscaler {
+            Some(record) => record.note(status, now),
+            None => self.autoscaler = Some(Record::begin(status, now)),
+        }
+    }
+
     fn forget_object(&mut self, kind: Kind, gone: Option<&Stamp>) {
         let Some(live) = self.objects.get(&kind) else { return };
         if gone.is_some_and(|gone| gone.uid != live.stamp.uid) {
@@ -272,6 +302,9 @@ impl Seen {
         self.objects.remove(&kind);
         if kind == Kind::Deployment {
             self.deployment = DeploymentStatus::default();
+        }
+        if kind == Kind::HorizontalPodAutoscaler {
+            self.autoscaler = None;
         }
     }
 

@@ -34,6 +34,15 @@ pub struct Change {
 }
 
 impl History {
+    /// Returns a history of which this much is known, the oldest first.
+    pub(super) fn known(
+        recommendations: Vec<Recommendation>,
+        ups: Vec<Change>,
+        downs: Vec<Change>,
+    ) -> Self {
+        Self { recommendations, ups, downs }
+    }
+
     /// Takes the replicas there are for a recommendation, where nothing is remembered.
     pub(super) fn begin(&mut self, current: i32, now: Timestamp) {
         if self.recommendations.is_empty() {

@@ -97,8 +97,32 @@ pub struct Pod {
     pub started_at: Option<Timestamp>,
     /// Its condition Ready.
     pub ready: Option<Ready>,
-    /// What it, or the container that counts, requests of the resource, in thousandths.
-    pub request_milli: Option<i64>,
+    /// What it, or the container that counts, requests.
+    pub requests: Requests,
+}
+
+/// What a pod requests, in thousandths.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Requests {
+    /// CPU time.
+    pub cpu_milli: Option<i64>,
+    /// Memory.
+    pub memory_milli: Option<i64>,
+}
+
+impl Requests {
+    /// Returns the request for a resource.
+    pub fn of(self, resource: Resource) -> Option<i64> {
+        match resource {
+            Resource::Cpu => self.cpu_milli,
+            Resource::Memory => self.memory_milli,
+        }
+    }
+
+    /// Returns the same amount of both.
+    pub fn both(milli: i64) -> Self {
+        Self { cpu_milli: Some(milli), memory_milli: Some(milli) }
+    }
 }
 
 /// Phase of a pod.

@@ -1,6 +1,7 @@
 //! The algorithm of the HorizontalPodAutoscaler, over values and as the controller of Kubernetes 1.36 has it: what one metric
 //! proposes (`proposal`), what becomes of the proposals (`decision`), which limits held it (`effect`) and what is remembered
-//! until the next sync (`history`). `recording` is what the recording rules of a lease mean, and `simulation` plays all of it
+//! until the next sync (`history`). `record` is what is seen of an autoscaler, and `explanation` says in words why it decides so.
+//! `recording` is what the recording rules of a lease mean, and `simulation` plays all of it
 //! over a trace of load.
 //!
 //! Where the controller leaves a number that is out of range to the machine (Go's conversion of a float to an integer), this
@@ -8,11 +9,14 @@
 
 pub mod decision;
 pub mod effect;
+pub mod explanation;
 mod external;
 pub mod history;
 pub mod metric;
 mod pace;
+pub mod plain;
 pub mod proposal;
+pub mod record;
 pub mod recording;
 pub mod simulation;
 

@@ -163,7 +163,7 @@ pub fn propose(
     match &metric.source {
         Source::Resource { resource, percent, samples } => {
             let pods = Counted::new(samples, scale, Some(*resource), options, now)?;
-            let target = Target::Percent { percent: *percent, requests: requests(&scale.pods)? };
+            let target = Target::Percent { percent: *percent, requests: requests(&scale.pods, *resource)? };
             pods.propose(&target, scale.wanted, tolerances)
         }
         Source::Pods { average_milli, samples } => {
@@ -342,8 +342,8 @@ fn is_starting(pod: &Pod, sample: &Sample, options: &Options, now: Timestamp) ->
 }
 
 /// What each pod requests. The controller asks all of them, those that do not count included.
-fn requests(pods: &[Pod]) -> Result<BTreeMap<String, i64>, Invalid> {
-    let request = |pod: &Pod| match pod.request_milli {
+fn requests(pods: &[Pod], resource: Resource) -> Result<BTreeMap<String, i64>, Invalid> {
+    let request = |pod: &Pod| match pod.requests.of(resource) {
         Some(milli) => Ok((pod.name.clone(), milli)),
         None => Err(Invalid::NoRequest { pod: pod.name.clone() }),
     };

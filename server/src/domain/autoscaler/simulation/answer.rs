@@ -6,6 +6,7 @@ use super::replica::STEADY_PERCENT;
 use super::waits::Waits;
 use super::{Arrivals, Question};
 use crate::domain::autoscaler::effect::Effect;
+use crate::domain::scaling::MetricName;
 
 /// What an autoscaling request would have done.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -65,6 +66,8 @@ pub struct Summary {
     pub waiting_at_end: f64,
     /// Mean wait in microseconds.
     pub mean_queue_time_us: f64,
+    /// Wait in microseconds that half of the requests did not exceed, within a hundredth.
+    pub queue_time_50_us: f64,
     /// Wait in microseconds that 95 of 100 requests did not exceed, within a hundredth.
     pub queue_time_95_us: f64,
     /// Wait in microseconds that 99 of 100 requests did not exceed, within a hundredth.
@@ -79,6 +82,10 @@ pub struct Summary {
     pub changes: usize,
     /// GPU-hours used.
     pub gpu_hours: f64,
+    /// Hours of replicas, from their creation until they are gone.
+    pub replica_hours: f64,
+    /// Share of the syncs at which a metric was above its threshold, 0 to 1.
+    pub share_over_target: f64,
 }
 
 impl Simulation {
@@ -86,12 +93,14 @@ impl Simulation {
         Self { assumptions: assumptions(question), rows: Vec::new(), summary: Summary::default() }
     }
 
-    pub(super) fn summarize(&mut self, waits: &Waits, waiting: f64) {
+    pub(super) fn summarize(&mut self, question: &Question, waits: &Waits, waiting: f64, replica_hours: f64) {
+        let over = self.rows.iter().filter(|row| row.is_over_target(question)).count();
         let replicas = || self.rows.iter().map(|row| row.replicas);
         self.summary = Summary {
             requests: waits.requests(),
             waiting_at_end: waiting,
             mean_queue_time_us: waits.mean_us().unwrap_or(0.0),
+            queue_time_50_us: waits.quantile_us(0.5),
             queue_time_95_us: waits.quantile_us(0.95),
             queue_time_99_us: waits.quantile_us(0.99),
             longest_queue_time_us: waits.longest_us(),
@@ -99,7 +108,26 @@ impl Simulation {
             mean_replicas: replicas().map(f64::from).sum::<f64>() / self.rows.len().max(1) as f64,
             changes: self.rows.windows(2).filter(|pair| pair[0].replicas != pair[1].replicas).count(),
             gpu_hours: self.rows.last().map_or(0.0, |row| row.gpu_hours),
+            replica_hours,
+            share_over_target: over as f64 / self.rows.len().max(1) as f64,
         };
+    }
+}
+
+impl Row {
+    /// Whether what a metric stands for was above its threshold, whatever the autoscaler knew of it then.
+    fn is_over_target(&self, question: &Question) -> bool {
+        let service = &question.service;
+        question.autoscaling.metrics.iter().any(|(name, threshold)| {
+            let value = match name {
+                MetricName::CpuUtilization => service.cpu_percent_when_busy.map(|busy| busy * self.utilization),
+                MetricName::MemoryUtilization => service.memory_percent,
+                MetricName::GpuUtilization => Some(100.0 * self.utilization),
+                MetricName::GpuMemoryUtilization => service.gpu_memory_percent,
+                MetricName::QueueTime => self.queue_time_us,
+            };
+            value.is_some_and(|value| value > *threshold as f64)
+        })
     }
 }
 

@@ -22,7 +22,7 @@ use waits::Waits;
 use super::Options;
 use super::decision::{Autoscaler, Decision, Situation, decide};
 use super::history::History;
-use super::metric::{Metric, Phase, Pod, Ready, Resource, Sample, Samples, Scale, Source};
+use super::metric::{Metric, Phase, Pod, Ready, Requests, Resource, Sample, Samples, Scale, Source};
 use crate::domain::scaling::{Autoscaling, MetricName};
 
 /// What is to be simulated.
@@ -130,7 +130,7 @@ pub fn simulate(question: &Question) -> Result<Simulation, Refused> {
             simulation.rows.push(world.row(second, decision));
         }
     }
-    simulation.summarize(&world.all_waits, world.waiting());
+    simulation.summarize(question, &world.all_waits, world.waiting(), world.replica_seconds / 3600.0);
     Ok(simulation)
 }
 
@@ -172,7 +172,7 @@ struct World<'a> {
     /// Replicas that take no new requests and serve what waits before them.
     leaving: Vec<Replica>,
     created: u32,
-    gpu_seconds: f64,
+    replica_seconds: f64,
     waits: Waits,
     all_waits: Waits,
 }
@@ -186,7 +186,7 @@ impl<'a> World<'a> {
             replicas: Vec::new(),
             leaving: Vec::new(),
             created: 0,
-            gpu_seconds: 0.0,
+            replica_seconds: 0.0,
             waits: Waits::default(),
             all_waits: Waits::default(),
         };
@@ -220,7 +220,7 @@ impl<'a> World<'a> {
             }
         }
         self.leaving.iter_mut().for_each(|replica| serve(replica, 0.0));
-        self.gpu_seconds += (self.replicas.len() + self.leaving.len()) as f64 * f64::from(service.gpus);
+        self.replica_seconds += (self.replicas.len() + self.leaving.len()) as f64;
         self.leaving.retain(|replica| replica.waiting() > 0.0);
     }
 
@@ -290,7 +290,7 @@ impl<'a> World<'a> {
             queue_time_us: std::mem::take(&mut self.waits).mean_us(),
             utilization: busy / ready.len().max(1) as f64,
             waiting: self.waiting(),
-            gpu_hours: self.gpu_seconds / 3600.0,
+            gpu_hours: self.replica_seconds * f64::from(self.question.service.gpus) / 3600.0,
             proposed: decision.proposed,
             effects: decision.effects,
         }
@@ -310,7 +310,7 @@ fn pod(replica: &Replica, second: i64) -> Pod {
         is_deleting: false,
         started_at: Some(replica.created_at()),
         ready: Some(Ready { is_ready: Some(is_ready), since }),
-        request_milli: Some(1000),
+        requests: Requests::both(1000),
     }
 }
 

@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::Options;
 use super::decision::{Autoscaler, Situation};
-use super::metric::{Metric, Phase, Pod, Ready, Resource, Sample, Samples, Scale, Source};
+use super::metric::{Metric, Phase, Pod, Ready, Requests, Resource, Sample, Samples, Scale, Source};
 use super::proposal::{Invalid, Proposal, Tolerances, propose};
 use crate::domain::scaling::{Behavior, PolicyKind, ScalingPolicy, ScalingRules, SelectPolicy};
 
@@ -28,7 +28,7 @@ fn pod(name: &str) -> Pod {
         is_deleting: false,
         started_at: Some(started_at),
         ready: Some(Ready { is_ready: Some(true), since: started_at }),
-        request_milli: Some(1000),
+        requests: Requests::both(1000),
     }
 }
 

@@ -147,9 +147,9 @@ fn a_metric_that_cannot_be_used_says_why() {
     let mut pending = scale(1);
     pending.pods[0].phase = Phase::Pending;
     let mut requests_nothing = scale(1);
-    requests_nothing.pods[0].request_milli = None;
+    requests_nothing.pods[0].requests = Requests::default();
     let mut requests_zero = scale(1);
-    requests_zero.pods[0].request_milli = Some(0);
+    requests_zero.pods[0].requests = Requests::both(0);
     let one = [Some(10)];
     let cases = [
         (refused(unavailable), scale(1), "no such metric"),
