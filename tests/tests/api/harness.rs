@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use jiff::Timestamp;
 use tempfile::TempDir;
 use tms_proto::v1;
@@ -14,9 +15,10 @@ use tms_proto::v1::lease_service_client::LeaseServiceClient;
 use tms_proto::v1::server_service_client::ServerServiceClient;
 use tms_server::clock::Clock;
 use tms_server::config::{self, Config, Listen, Tls};
+use tms_server::domain::autoscaler::explanation::Evidence;
 use tms_server::domain::capabilities::Capabilities;
 use tms_server::domain::lease::{Lease, LeaseId, ModelState, Phase, Report, SERVER};
-use tms_server::grpc::{Services, Wake};
+use tms_server::grpc::{Services, Simulations, Wake};
 use tms_server::serve::{Answering, answer};
 use tms_server::store::{Options, Store};
 use tokio_util::sync::CancellationToken;
@@ -41,6 +43,8 @@ pub struct Server {
     pub store: Store,
     pub clock: Clock,
     pub woken: Woken,
+    /// What a look at the cluster finds.
+    pub evidence: Arc<Mutex<Option<Evidence>>>,
     pub stop: CancellationToken,
     answering: Option<Answering>,
     address: SocketAddr,
@@ -61,6 +65,15 @@ impl Woken {
     pub fn ids(&self) -> Vec<String> {
         self.0.lock().unwrap().iter().map(ToString::to_string).collect()
     }
+}
+
+fn inspector(
+    evidence: Arc<Mutex<Option<Evidence>>>,
+) -> Box<dyn Fn(Lease) -> BoxFuture<'static, Option<Evidence>> + Send + Sync> {
+    Box::new(move |_| {
+        let found = evidence.lock().unwrap().clone();
+        Box::pin(async { found })
+    })
 }
 
 /// What a test may ask of its server.

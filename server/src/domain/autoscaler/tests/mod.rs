@@ -1,6 +1,7 @@
 //! Autoscalers, pods and metrics that the tests of this module begin with.
 
 mod decisions;
+mod explanations;
 mod properties;
 mod proposals;
 
