@@ -24,8 +24,8 @@ use tonic::service::Routes;
 use tonic_health::server::HealthReporter;
 
 use crate::clock::Clock;
-use crate::domain::bounds::Bounds;
 use crate::domain::autoscaler::explanation::Evidence;
+use crate::domain::bounds::Bounds;
 use crate::domain::capabilities::Capabilities;
 use crate::domain::lease::{Lease, LeaseId};
 use crate::domain::plan::Settings;

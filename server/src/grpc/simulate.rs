@@ -156,10 +156,7 @@ impl Services {
 
 impl Simulations {
     /// Plays it when there is a place, off the threads that answer others.
-    async fn play(
-        &self,
-        question: Question,
-    ) -> Result<(Question, Result<Simulation, Refused>), Refusal> {
+    async fn play(&self, question: Question) -> Result<(Question, Result<Simulation, Refused>), Refusal> {
         let place = Arc::clone(&self.0).acquire_owned().await;
         let place = place.map_err(|_| Refusal::Stopping)?;
         let played = tokio::task::spawn_blocking(move || {
@@ -241,14 +238,13 @@ fn check_modelled(autoscaling: &Autoscaling, service: &Service, faults: &mut Vec
         let (field, known) = match metric {
             MetricName::CpuUtilization => ("workload.busy_cpu_percent", service.cpu_percent_when_busy),
             MetricName::MemoryUtilization => ("workload.memory_percent", service.memory_percent),
-            MetricName::GpuMemoryUtilization => {
-                ("workload.gpu_memory_percent", service.gpu_memory_percent)
-            }
+            MetricName::GpuMemoryUtilization => ("workload.gpu_memory_percent", service.gpu_memory_percent),
             MetricName::GpuUtilization | MetricName::QueueTime => continue,
         };
         if known.is_none() {
             let key = metric.key();
-            faults.push(violation(field, format!("{key} scales the lease: say how much of it a replica uses")));
+            faults
+                .push(violation(field, format!("{key} scales the lease: say how much of it a replica uses")));
         }
     }
 }

@@ -44,7 +44,11 @@ fn evidence(queue_us: i64) -> Evidence {
         ready: Some(Ready { is_ready: Some(true), since: now - SignedDuration::from_mins(8) }),
         requests: Requests::default(),
     };
-    let sample = Sample { milli: queue_us * 1000, at: now - SignedDuration::from_secs(12), window: SignedDuration::from_mins(1) };
+    let sample = Sample {
+        milli: queue_us * 1000,
+        at: now - SignedDuration::from_secs(12),
+        window: SignedDuration::from_mins(1),
+    };
     let samples = ["a", "b"].map(|name| (name.to_owned(), sample));
     let reported = Reported { value_milli: Some(queue_us * 1000), target_milli: 10_000_000 };
     let status = Status {
@@ -111,7 +115,11 @@ async fn a_lease_that_nothing_scales_gets_an_answer_and_no_error() {
     let fixed = server.acquire(LeaseSpec { replicas: Some(1), ..spec(&["bert"]) }).await.id;
     let answer = explained(&server, &fixed).await.unwrap();
     assert_eq!(answer.scaled_by(), ScaledBy::Nothing);
-    assert!(answer.summary.starts_with("The lease asked for 1 replica, and nothing scales it"), "{}", answer.summary);
+    assert!(
+        answer.summary.starts_with("The lease asked for 1 replica, and nothing scales it"),
+        "{}",
+        answer.summary
+    );
 
     let written = autoscaled(&server, 2).await;
     let answer = explained(&server, &written).await.unwrap();
@@ -191,7 +199,8 @@ async fn every_fault_of_a_simulation_is_told_at_once() {
     assert!(refused.message().contains("1 replicas, always"), "{refused}");
 
     let long = "time,requests_per_second\n0,1\n2600000,1\n".to_owned();
-    let refused = leases.simulate(SimulateRequest { load_csv: long, ..simulate(wishes(8)) }).await.unwrap_err();
+    let refused =
+        leases.simulate(SimulateRequest { load_csv: long, ..simulate(wishes(8)) }).await.unwrap_err();
     assert!(refused.message().contains("at most 20000000 are allowed"), "{refused}");
     let nothing = leases.simulate(simulate(None)).await.unwrap_err();
     assert!(nothing.message().contains("nothing to simulate"), "{nothing}");
@@ -207,7 +216,9 @@ async fn what_no_lease_may_have_is_refused_by_a_simulation_too() {
     let mut leases = server.leases().await;
     let updated = leases.update(update).await.unwrap_err();
     let simulated = leases.simulate(simulate(wishes(999))).await.unwrap_err();
-    let told = |status: &tonic::Status| status.get_details_bad_request().unwrap().field_violations[0].description.clone();
+    let told = |status: &tonic::Status| {
+        status.get_details_bad_request().unwrap().field_violations[0].description.clone()
+    };
     assert_eq!(told(&simulated), told(&updated));
     server.stop().await;
 }

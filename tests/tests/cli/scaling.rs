@@ -60,7 +60,8 @@ fn a_simulation_is_refused_as_a_lease_is() {
     let person = server.person();
     let trace = place.write("trace.csv", blocks(DOCUMENT, "csv")[0]);
     let simulate = format!("lease simulate --load {} --service-time 80ms", trace.display());
-    let said = person.tmsctl(&format!("{simulate} --autoscaling-max-replicas 99 --autoscaling-cpu-utilization=3"));
+    let said =
+        person.tmsctl(&format!("{simulate} --autoscaling-max-replicas 99 --autoscaling-cpu-utilization=3"));
     assert_shows!(said.whole(), @r#""#);
     assert_shows!(person.tmsctl(&format!("{simulate} --lease abc --autoscaling-max-replicas 3")).whole(), @r#""#);
     assert_shows!(person.tmsctl("lease simulate --load /nowhere/trace.csv --service-time 80ms").whole(), @r#""#);

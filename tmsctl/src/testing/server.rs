@@ -6,9 +6,10 @@ use std::sync::{Arc, Mutex};
 
 use tms_proto::v1::lease_service_server::{LeaseService, LeaseServiceServer};
 use tms_proto::v1::{
-    AcquireRequest, AcquireResponse, ExplainRequest, ExplainResponse, ListRequest, ListResponse, PlanRequest, PlanResponse, ReleaseRequest,
-    ReleaseResponse, RenewRequest, RenewResponse, SimulateRequest, SimulateResponse, StatusRequest, StatusResponse, UpdateRequest,
-    UpdateResponse, WatchRequest, WatchResponse,
+    AcquireRequest, AcquireResponse, ExplainRequest, ExplainResponse, ListRequest, ListResponse, PlanRequest,
+    PlanResponse, ReleaseRequest, ReleaseResponse, RenewRequest, RenewResponse, SimulateRequest,
+    SimulateResponse, StatusRequest, StatusResponse, UpdateRequest, UpdateResponse, WatchRequest,
+    WatchResponse,
 };
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::broadcast;

@@ -203,7 +203,11 @@ fn pod(pod: Pod) -> metric::Pod {
         is_deleting: pod.metadata.deletion_timestamp.is_some(),
         started_at: status.start_time.map(|time| time.0),
         ready,
-        requests: containers.iter().find(|container| container.name == TRITON).map(requests).unwrap_or_default(),
+        requests: containers
+            .iter()
+            .find(|container| container.name == TRITON)
+            .map(requests)
+            .unwrap_or_default(),
     }
 }
 
@@ -221,7 +225,8 @@ fn note(event: Event) -> Option<Note> {
     let at = series.map(|(at, _)| at).or(times.into_iter().flatten().next())?;
     let count = series.map(|(_, count)| count).or(event.count).unwrap_or(1);
     // `New size: 4; reason: …` is how the controller writes it.
-    let size = message.strip_prefix("New size: ").and_then(|rest| rest.split(';').next()?.trim().parse().ok());
+    let size =
+        message.strip_prefix("New size: ").and_then(|rest| rest.split(';').next()?.trim().parse().ok());
     let to = size.filter(|_| reason == "SuccessfulRescale");
     let count = u32::try_from(count).unwrap_or(1).max(1);
     Some(Note { at, from: None, to, reason, message, source: NoteSource::Event, count })

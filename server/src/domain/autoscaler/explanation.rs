@@ -273,7 +273,8 @@ fn oldest(samples: &Result<Samples, String>) -> Option<Timestamp> {
 
 /// What holds or clips: computed with its numbers where that can be done, and whatever else the cluster says.
 fn holds(decision: Option<&Decision>, evidence: &Evidence) -> Vec<Hold> {
-    let stated = evidence.record.as_ref().map(|record| record.status.conditions.as_slice()).unwrap_or_default();
+    let stated =
+        evidence.record.as_ref().map(|record| record.status.conditions.as_slice()).unwrap_or_default();
     let is_watched = evidence.record.as_ref().is_some_and(Record::has_recommendations);
     let effects = decision.map(|decision| decision.effects.as_slice()).unwrap_or_default();
     // Where nothing is known of earlier recommendations, the algorithm takes the replicas for one: only the controller can
@@ -287,12 +288,10 @@ fn holds(decision: Option<&Decision>, evidence: &Evidence) -> Vec<Hold> {
     }
     let Replicas { desired, ready, .. } = evidence.replicas;
     if ready < desired {
-        let why = if evidence.troubles.is_empty() {
-            "they start".to_owned()
-        } else {
-            evidence.troubles.join("; ")
-        };
-        let message = format!("Of {desired} replicas that are wanted {} are not ready: {why}.", desired - ready);
+        let why =
+            if evidence.troubles.is_empty() { "they start".to_owned() } else { evidence.troubles.join("; ") };
+        let message =
+            format!("Of {desired} replicas that are wanted {} are not ready: {why}.", desired - ready);
         holds.push(Hold { kind: HoldKind::Pods, message, is_computed: false, metric: None, until: None });
     }
     holds

@@ -35,11 +35,7 @@ pub struct Change {
 
 impl History {
     /// Returns a history of which this much is known, the oldest first.
-    pub(super) fn known(
-        recommendations: Vec<Recommendation>,
-        ups: Vec<Change>,
-        downs: Vec<Change>,
-    ) -> Self {
+    pub(super) fn known(recommendations: Vec<Recommendation>, ups: Vec<Change>, downs: Vec<Change>) -> Self {
         Self { recommendations, ups, downs }
     }
 

@@ -29,7 +29,10 @@ pub(super) fn summary(
     match held {
         _ if decision.replicas != decision.current => {
             let clipped = if decision.replicas == proposed { String::new() } else { clause(held) };
-            ended(&format!("{current} now, {} at the autoscaler's next look: {says}{clipped}", decision.replicas))
+            ended(&format!(
+                "{current} now, {} at the autoscaler's next look: {says}{clipped}",
+                decision.replicas
+            ))
         }
         _ if proposed == decision.current => {
             let near = holds.iter().find(|hold| {
@@ -121,7 +124,9 @@ pub fn meaning(condition: &Stated) -> &'static str {
         (_, "TooManyReplicas", _) => "It wants more replicas than the maximum of the lease.",
         (_, "TooFewReplicas", _) => "It wants fewer replicas than the minimum of the lease.",
         (_, "ScaleUpLimit", _) => "It wants more replicas than the pace of the lease lets it add at once.",
-        (_, "ScaleDownLimit", _) => "It wants to remove more replicas than the pace of the lease lets it at once.",
+        (_, "ScaleDownLimit", _) => {
+            "It wants to remove more replicas than the pace of the lease lets it at once."
+        }
         (_, "ScaledToZero", _) => "It scaled to zero itself, and wakes the lease on demand.",
         (_, "NotScaledToZero", _) => "It has not scaled to zero.",
         ("ScalingLimited", _, true) => "Something clips what it wants.",

@@ -146,8 +146,7 @@ impl Record {
         };
         let recommendations = self.recommendations.iter().zip(ends).map(last).collect();
         let changes = self.notes.iter().filter_map(|note| Some((note.to? - note.from?, note.at)));
-        let (ups, downs): (Vec<_>, Vec<_>) =
-            changes.filter(|(by, _)| *by != 0).partition(|(by, _)| *by > 0);
+        let (ups, downs): (Vec<_>, Vec<_>) = changes.filter(|(by, _)| *by != 0).partition(|(by, _)| *by > 0);
         let changes = |those: Vec<(i32, Timestamp)>| {
             those.into_iter().map(|(by, at)| Change { by: by.abs(), at }).collect::<Vec<_>>()
         };
@@ -205,7 +204,11 @@ impl Status {
     fn values_in_words(&self) -> String {
         let words = self.metrics.iter().filter_map(|(name, reported)| {
             let value = amount(*name, reported.value_milli?);
-            Some(format!("{} was {value}, its target is {}", name.key(), amount(*name, reported.target_milli)))
+            Some(format!(
+                "{} was {value}, its target is {}",
+                name.key(),
+                amount(*name, reported.target_milli)
+            ))
         });
         words.collect::<Vec<_>>().join("; ")
     }

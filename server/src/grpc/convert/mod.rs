@@ -6,7 +6,10 @@ mod explain;
 mod request;
 mod simulate;
 
-pub use answer::{autoscaling, bounds, capabilities, duration, event, lease, lease_spec, models, replicas, state_of, timestamp};
+pub use answer::{
+    autoscaling, bounds, capabilities, duration, event, lease, lease_spec, models, replicas, state_of,
+    timestamp,
+};
 pub use explain::explanation;
 pub use request::{lifetime, request, state, update};
 pub use simulate::simulation;

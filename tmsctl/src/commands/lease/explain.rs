@@ -193,7 +193,8 @@ fn page(explanation: &Explanation, now: Timestamp, width: Option<u16>) -> String
     page += &section("Autoscaler", &condition_table(&explanation.conditions, width));
     page += &section("Decisions", &decision_table(&explanation.decisions, now, width));
     if let Some(since) = explanation.observed_since {
-        page += &format!("  seen by this server since {}; before, what events still tell\n", words::date(since));
+        page +=
+            &format!("  seen by this server since {}; before, what events still tell\n", words::date(since));
     }
     let unknowns: String = explanation.unknowns.iter().map(|unknown| unknown.clone() + "\n").collect();
     page + &section("Unknown", &unknowns)

@@ -120,7 +120,9 @@ impl Row {
         let service = &question.service;
         question.autoscaling.metrics.iter().any(|(name, threshold)| {
             let value = match name {
-                MetricName::CpuUtilization => service.cpu_percent_when_busy.map(|busy| busy * self.utilization),
+                MetricName::CpuUtilization => {
+                    service.cpu_percent_when_busy.map(|busy| busy * self.utilization)
+                }
                 MetricName::MemoryUtilization => service.memory_percent,
                 MetricName::GpuUtilization => Some(100.0 * self.utilization),
                 MetricName::GpuMemoryUtilization => service.gpu_memory_percent,

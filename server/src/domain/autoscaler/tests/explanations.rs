@@ -34,7 +34,8 @@ fn stated(kind: &str, holds: bool, reason: &str) -> Stated {
 
 /// A status in which queue time has this value, in microseconds, and the GPUs are as busy as they should be.
 fn status(replicas: i32, queue_us: i64) -> Status {
-    let reported = |value: i64, target: i64| Reported { value_milli: Some(value * 1000), target_milli: target * 1000 };
+    let reported =
+        |value: i64, target: i64| Reported { value_milli: Some(value * 1000), target_milli: target * 1000 };
     Status {
         current: replicas,
         desired: replicas,
@@ -52,7 +53,8 @@ fn status(replicas: i32, queue_us: i64) -> Status {
 fn evidence(replicas: i32, queue_us: i64) -> Evidence {
     let samples = |value: i64| -> Samples {
         let sample = |number| {
-            let sample = Sample { milli: value * 1000, at: second(-20), window: SignedDuration::from_secs(60) };
+            let sample =
+                Sample { milli: value * 1000, at: second(-20), window: SignedDuration::from_secs(60) };
             (name(number), sample)
         };
         (1..=usize::try_from(replicas).unwrap()).map(sample).collect()
@@ -107,7 +109,9 @@ fn the_largest_proposal_wins_and_the_maximum_clips_it() {
 fn a_policy_is_told_with_what_it_counts_from() {
     let explanation = explained(&evidence(1, 100_000));
     assert!(
-        explanation.summary.starts_with("1 replica now, 3 at the autoscaler's next look: queueTime proposes 10"),
+        explanation
+            .summary
+            .starts_with("1 replica now, 3 at the autoscaler's next look: queueTime proposes 10"),
         "{}",
         explanation.summary
     );
@@ -120,7 +124,12 @@ fn an_earlier_recommendation_holds_until_its_window_is_over() {
     let mut evidence = evidence(3, 2_000);
     // The GPUs are idle too: everything proposes fewer.
     let idle = evidence.samples[&QUEUE].clone();
-    evidence.samples.insert(GPU, idle.map(|samples| samples.into_iter().map(|(pod, sample)| (pod, Sample { milli: 10_000, ..sample })).collect()));
+    evidence.samples.insert(
+        GPU,
+        idle.map(|samples| {
+            samples.into_iter().map(|(pod, sample)| (pod, Sample { milli: 10_000, ..sample })).collect()
+        }),
+    );
     let mut record = Record::begin(status(3, 11_500), second(-200));
     let mut calm = status(3, 2_000);
     calm.metrics.insert(GPU, Reported { value_milli: Some(10_000), target_milli: 80_000 });
@@ -131,7 +140,11 @@ fn an_earlier_recommendation_holds_until_its_window_is_over() {
     // 11,500 us on three replicas asked for four; that was so at the last sync before it was seen to change.
     assert!(held.is_computed && held.message.contains("4 were recommended"), "{}", held.message);
     assert_eq!(held.until, Some(second(-100 - 15 + 300)));
-    assert!(explanation.summary.starts_with("3 replicas, though gpuUtilization proposes 1"), "{}", explanation.summary);
+    assert!(
+        explanation.summary.starts_with("3 replicas, though gpuUtilization proposes 1"),
+        "{}",
+        explanation.summary
+    );
 }
 
 #[test]
@@ -153,7 +166,9 @@ fn what_happened_before_this_server_looked_is_left_to_the_controller_to_say() {
 #[test]
 fn a_metric_without_an_answer_blocks_removal_and_is_told_with_its_reason() {
     let mut evidence = evidence(3, 1_000);
-    evidence.samples.insert(GPU, Err("the Kubernetes API refused custom.metrics.k8s.io: not found".to_owned()));
+    evidence
+        .samples
+        .insert(GPU, Err("the Kubernetes API refused custom.metrics.k8s.io: not found".to_owned()));
     let mut record = evidence.record.take().unwrap();
     let mut broken = status(3, 1_000);
     broken.metrics.insert(GPU, Reported { value_milli: None, target_milli: 80_000 });

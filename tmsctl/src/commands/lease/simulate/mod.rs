@@ -215,8 +215,11 @@ fn read_load(path: &Path) -> Result<String, Failure> {
         file.take(LARGEST_LOAD + 1).read_to_string(&mut text).map_err(refused)?;
     }
     if text.len() as u64 > LARGEST_LOAD {
-        return Err(Failure::usage(format!("the load {} has more than {LARGEST_LOAD} bytes", path.display()))
-            .hint("leave out lines: between two the load goes straight from one to the next"));
+        return Err(Failure::usage(format!(
+            "the load {} has more than {LARGEST_LOAD} bytes",
+            path.display()
+        ))
+        .hint("leave out lines: between two the load goes straight from one to the next"));
     }
     Ok(text)
 }
@@ -308,7 +311,10 @@ fn summary_facts(summary: &Summary) -> Vec<(&'static str, String)> {
                 words::count(summary.changes as usize, "change")
             ),
         ),
-        ("GPU-hours", format!("{:.2}, with {:.2} hours of replicas", summary.gpu_hours, summary.replica_hours)),
+        (
+            "GPU-hours",
+            format!("{:.2}, with {:.2} hours of replicas", summary.gpu_hours, summary.replica_hours),
+        ),
         ("Over target", format!("{:.1}% of the time", 100.0 * summary.share_over_target)),
     ]
 }
@@ -316,8 +322,10 @@ fn summary_facts(summary: &Summary) -> Vec<(&'static str, String)> {
 fn plots(rows: &[Row], width: u16) -> String {
     let width = usize::from(width);
     let values = |value: fn(&Row) -> f64| rows.iter().map(value).collect::<Vec<_>>();
-    let load = plot::bars("requests/s", &values(|row| row.requests_per_second), width, |most| format!("{most:.1}"));
-    let replicas = plot::bars("replicas", &values(|row| row.replicas.into()), width, |most| format!("{most:.0}"));
+    let load =
+        plot::bars("requests/s", &values(|row| row.requests_per_second), width, |most| format!("{most:.1}"));
+    let replicas =
+        plot::bars("replicas", &values(|row| row.replicas.into()), width, |most| format!("{most:.0}"));
     let queue = plot::bars("queue time", &values(|row| row.queue_time_us.unwrap_or(0.0)), width, waiting);
     [load, replicas, queue].concat()
 }
@@ -326,7 +334,8 @@ fn plots(rows: &[Row], width: u16) -> String {
 fn row_table(rows: &[Row], width: Option<u16>) -> String {
     let step = rows.len().div_ceil(QUIET_ROWS).max(1);
     let changes = |index: usize| {
-        index > 0 && (rows[index].replicas, rows[index].ready) != (rows[index - 1].replicas, rows[index - 1].ready)
+        index > 0
+            && (rows[index].replicas, rows[index].ready) != (rows[index - 1].replicas, rows[index - 1].ready)
     };
     let is_told = |index: usize| index.is_multiple_of(step) || index + 1 == rows.len() || changes(index);
     let told = rows.iter().enumerate().filter(|(index, _)| is_told(*index)).map(|(_, row)| {
