@@ -2,7 +2,6 @@
 //! that two hashes say whether anything has changed, so that leases at rest cost little memory and no comparison.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -13,6 +12,7 @@ use serde_json::Value;
 use super::autoscaler;
 use super::live::{DeploymentStatus, Stamp};
 use super::pods::{Agent, Pods};
+use super::substance::hash_of;
 use crate::clock::system_now;
 use crate::domain::autoscaler::record::{Record, Status};
 use crate::domain::lease::{Lease, LeaseId, ModelReport, Replicas};
@@ -373,37 +373,6 @@ impl Content {
             Self::Unread { live, .. } | Self::Covers { live, .. } => *live,
         }
     }
-}
-
-/// Returns a hash of what people and controllers may want of an object: not of its status and bookkeeping.
-trait Substance {
-    fn feed(&self, hasher: &mut DefaultHasher);
-}
-
-impl Substance for DynamicObject {
-    fn feed(&self, hasher: &mut DefaultHasher) {
-        self.metadata.labels.hash(hasher);
-        self.metadata.annotations.hash(hasher);
-        for owner in self.metadata.owner_references.iter().flatten() {
-            owner.uid.hash(hasher);
-        }
-        for (key, value) in self.data.as_object().into_iter().flatten().filter(|(key, _)| *key != "status") {
-            key.hash(hasher);
-            value.feed(hasher);
-        }
-    }
-}
-
-impl Substance for Value {
-    fn feed(&self, hasher: &mut DefaultHasher) {
-        self.hash(hasher);
-    }
-}
-
-fn hash_of(substance: &impl Substance) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    substance.feed(&mut hasher);
-    hasher.finish()
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ mod inspect;
 mod live;
 mod pods;
 mod progress;
+mod substance;
 mod usage;
 mod watch;
 
