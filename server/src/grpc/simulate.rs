@@ -21,8 +21,8 @@ use crate::domain::scaling::{Autoscaling, MetricName, Scaling};
 const AT_ONCE: usize = 2;
 /// Longest trace, in bytes.
 const LARGEST_TRACE: usize = 512 * 1024;
-/// Most seconds times replicas: about ten seconds of a processor.
-const MOST_WORK: i64 = 20_000_000;
+/// Most seconds times replicas, such as a week with eight: some seconds of a processor.
+const MOST_WORK: i64 = 5_000_000;
 /// Rows of an answer that does not say.
 const DEFAULT_ROWS: u32 = 500;
 /// Most rows of an answer.

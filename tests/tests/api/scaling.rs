@@ -201,7 +201,7 @@ async fn every_fault_of_a_simulation_is_told_at_once() {
     let long = "time,requests_per_second\n0,1\n2600000,1\n".to_owned();
     let refused =
         leases.simulate(SimulateRequest { load_csv: long, ..simulate(wishes(8)) }).await.unwrap_err();
-    assert!(refused.message().contains("at most 20000000 are allowed"), "{refused}");
+    assert!(refused.message().contains("at most 5000000 are allowed"), "{refused}");
     let nothing = leases.simulate(simulate(None)).await.unwrap_err();
     assert!(nothing.message().contains("nothing to simulate"), "{nothing}");
     server.stop().await;

@@ -32,7 +32,11 @@ fn a_lease_that_nothing_scales_is_explained_in_a_sentence() {
     lease | <lease> | WRITTEN | UNOBSERVED | 0 | 0 | 1 | 3 | 
     summary | Its manifests are written to a folder, and what becomes of them is not observed (server.cluster.kind: manifests): ask the cluster that they reach, with `kubectl describe hpa`.
     ");
-    assert_shows!(person.tmsctl("lease explain ffffffff").whole(), @r#""#);
+    assert_shows!(person.tmsctl("lease explain ffffffff").whole(), @r#"
+    fatal: you have no lease "ffffffff" (@ Explain)
+    hint: `tmsctl lease list --all` shows your leases, those that have ended too
+    exit 1
+    "#);
 }
 
 #[test]
@@ -62,9 +66,24 @@ fn a_simulation_is_refused_as_a_lease_is() {
     let simulate = format!("lease simulate --load {} --service-time 80ms", trace.display());
     let said =
         person.tmsctl(&format!("{simulate} --autoscaling-max-replicas 99 --autoscaling-cpu-utilization=3"));
-    assert_shows!(said.whole(), @r#""#);
-    assert_shows!(person.tmsctl(&format!("{simulate} --lease abc --autoscaling-max-replicas 3")).whole(), @r#""#);
-    assert_shows!(person.tmsctl("lease simulate --load /nowhere/trace.csv --service-time 80ms").whole(), @r#""#);
+    assert_shows!(said.whole(), @r#"
+    fatal: 99 replicas asked, at most 8 are allowed (server.autoscaling.replicas.limits.maximum) (spec.autoscaling.max_replicas @ Simulate)
+    fatal: 3 percent asked, 50 to 85 are allowed (server.autoscaling.metrics.cpuUtilization.threshold.minimum) (spec.autoscaling.metrics["cpuUtilization"].threshold @ Simulate)
+    hint: look at --autoscaling-max-replicas, --autoscaling-cpu-utilization; `tmsctl server bounds` shows what this server allows
+    exit 1
+    "#);
+    assert_shows!(person.tmsctl(&format!("{simulate} --lease abc --autoscaling-max-replicas 3")).whole(), @r#"
+    fatal: --autoscaling-max-replicas and --lease exclude each other
+    hint: leave --lease out to simulate other autoscaling
+    exit 2
+    "#);
+    assert_shows!(person.tmsctl("lease simulate --load /nowhere/trace.csv --service-time 80ms").whole(), @r#"
+    fatal: the load /nowhere/trace.csv cannot be read: No such file or directory (os error 2)
+    exit 2
+    "#);
     let wrong = place.write("wrong.csv", "time,requests\n0,1\n");
-    assert_shows!(person.tmsctl(&format!("lease simulate --load {} --service-time 80ms", wrong.display())).whole(), @r#""#);
+    assert_shows!(person.tmsctl(&format!("lease simulate --load {} --service-time 80ms", wrong.display())).whole(), @r#"
+    fatal: line 1: there is no column requests_per_second; the header names `time` and `requests_per_second` (load_csv @ Simulate)
+    exit 1
+    "#);
 }

@@ -6,6 +6,7 @@
 mod metrics;
 mod situations;
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -18,7 +19,8 @@ use situations::{CPU_REQUEST_MILLI, Situation, Told};
 use tms_server::cluster::Inspect;
 use tms_server::cluster::kubernetes::{Kubernetes, Limits, Options};
 use tms_server::cluster::{Act, Observe};
-use tms_server::domain::autoscaler::explanation::{Evidence, Explanation, explain};
+use tms_server::domain::autoscaler::effect::Effect;
+use tms_server::domain::autoscaler::explanation::{Evidence, Explanation, HoldKind, explain};
 use tms_server::domain::autoscaler::metric::{Phase, Pod, Ready, Requests, Sample};
 use tms_server::domain::autoscaler::record::{Record, Status};
 use tms_server::domain::autoscaler::{self};
@@ -60,8 +62,12 @@ fn ours(explanation: &Explanation) -> (i64, BTreeMap<String, String>) {
 }
 
 fn check_hold(situation: &Situation, explanation: &Explanation, faults: &mut Vec<String>) {
-    let kinds: Vec<_> =
+    let mut kinds: Vec<_> =
         explanation.holds.iter().filter(|hold| hold.is_computed).map(|hold| hold.kind).collect();
+    // At first sight of a server, only the controller can say that an earlier recommendation holds. Here it is new, too.
+    let is_held = |effect: &Effect| matches!(effect, Effect::Stabilized { .. });
+    let decision = explanation.decision.as_ref().unwrap();
+    kinds.extend(decision.effects.iter().any(is_held).then_some(HoldKind::Stabilization));
     let is_right = match situation.hold {
         Some(kind) => kinds.contains(&kind),
         None => kinds.is_empty() || situation.branch == "largest wins",
@@ -250,18 +256,19 @@ impl World {
         self.create(
             self.leases.iter().map(|lease| self.planned(lease, Kind::HorizontalPodAutoscaler)).collect(),
         );
-        let mut first = HashMap::<String, Value>::new();
+        let first = RefCell::new(HashMap::<String, Value>::new());
         until("every autoscaler has looked", 60, async || {
             for autoscaler in self.list("hpa") {
                 if autoscaler["status"]["conditions"].is_array() {
                     let name = autoscaler["metadata"]["name"].as_str().unwrap().to_owned();
-                    first.entry(name).or_insert_with(|| autoscaler["status"].clone());
+                    first.borrow_mut().entry(name).or_insert_with(|| autoscaler["status"].clone());
                 }
             }
-            (first.len() == self.leases.len()).then_some(())
+            (first.borrow().len() == self.leases.len()).then_some(())
         })
         .await;
-        self.leases.iter().map(|lease| first[&lease.id.object_name()].clone()).collect()
+        let mut first = first.into_inner();
+        self.leases.iter().map(|lease| first.remove(&lease.id.object_name()).unwrap()).collect()
     }
 }
 
@@ -291,7 +298,11 @@ fn theirs(status: &Value, of: &BTreeMap<String, String>) -> (i64, BTreeMap<Strin
         let holds = condition["status"] == "True";
         of.contains_key(&kind).then(|| (kind, format!("{holds}/{}", condition["reason"].as_str().unwrap())))
     });
-    (status["desiredReplicas"].as_i64().unwrap(), conditions.collect())
+    let conditions: BTreeMap<_, _> = conditions.collect();
+    // Where it cannot use its metrics it decides nothing, and leaves what it wanted before: at first nothing.
+    let has_decided = conditions.get("ScalingActive").is_none_or(|active| active.starts_with("true"));
+    let replicas = if has_decided { "desiredReplicas" } else { "currentReplicas" };
+    (status[replicas].as_i64().unwrap(), conditions)
 }
 
 #[test]
@@ -340,7 +351,7 @@ fn the_controller_does_and_says_what_was_computed_from_what_tms_reads() {
 async fn said_afterwards(world: &World, situations: &[Situation], decided: &[Value]) {
     for ((lease, situation), status) in world.leases.iter().zip(situations).zip(decided) {
         let desired = i32::try_from(status["desiredReplicas"].as_i64().unwrap()).unwrap();
-        if desired == i32::try_from(situation.replicas).unwrap() {
+        if desired == 0 || desired == i32::try_from(situation.replicas).unwrap() {
             continue;
         }
         until("the change is told", 20, async || {
@@ -355,6 +366,11 @@ async fn said_afterwards(world: &World, situations: &[Situation], decided: &[Val
         })
         .await;
     }
+    let held = situations.iter().position(|situation| situation.branch == "window, down").unwrap();
+    let evidence = world.server.autoscaler(&world.leases[held]).await.unwrap();
+    let explanation = explain(&situations[held].autoscaling, &evidence, &options());
+    let holds: Vec<_> = explanation.holds.iter().map(|hold| hold.kind).collect();
+    assert!(holds.contains(&HoldKind::Stabilization), "{holds:?}");
     let blocked = situations.iter().position(|situation| situation.branch == "blocked").unwrap();
     let evidence = world.server.autoscaler(&world.leases[blocked]).await.unwrap();
     let explanation = explain(&situations[blocked].autoscaling, &evidence, &options());

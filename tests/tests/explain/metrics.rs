@@ -1,7 +1,7 @@
 //! Metrics by a script: what pods use and record, as the API server finds it behind two APIServices.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 
 use serde_json::{Value, json};
 use tms_server::clock::system_now;
@@ -25,7 +25,6 @@ type Script = Arc<Mutex<HashMap<(String, String), Option<Vec<(String, i64)>>>>>;
 /// The source of every metric.
 pub struct Scripted {
     script: Script,
-    _site: Site,
 }
 
 /// Returns a value in the thousandths that are read of it.
@@ -39,18 +38,16 @@ pub fn milli(name: MetricName, value: i64) -> i64 {
 
 impl Scripted {
     /// Serves both APIs, and waits until the API server finds them.
-    pub async fn start(cluster: &Cluster, namespace: &str) -> Self {
+    pub async fn start(cluster: &'static Cluster, namespace: &str) -> Self {
         let script = Script::default();
-        let made = rcgen::generate_simple_self_signed([format!("scripted.{namespace}.svc")]).unwrap();
-        let told = Arc::clone(&script);
-        let site = Site::https_on(ADDRESS.parse().unwrap(), &made, move |asked, _| reply(&told, asked)).await;
-        cluster.create(&objects(namespace, site.address.port())).unwrap();
+        let port = serve(cluster, namespace, &script);
+        cluster.create(&objects(namespace, port)).unwrap();
         until("both APIs are found", 30, async || {
             let found = |path: &str| cluster.kubectl(&["get", "--raw", path]).is_ok();
             (found(RECORDED) && found(USED)).then_some(())
         })
         .await;
-        Self { script, _site: site }
+        Self { script }
     }
 
     /// Says what the pods of a lease have from now on.
@@ -76,6 +73,23 @@ impl Scripted {
             script.insert((id.to_string(), metric.to_owned()), values);
         }
     }
+}
+
+/// Serves on a thread of its own, since the test's waits for kubectl; it ends with the process. Returns the port.
+fn serve(cluster: &'static Cluster, namespace: &str, script: &Script) -> u16 {
+    let made = rcgen::generate_simple_self_signed([format!("scripted.{namespace}.svc")]).unwrap();
+    let (told, (port, served)) = (Arc::clone(script), mpsc::channel());
+    std::thread::spawn(move || {
+        cluster.enter();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let reply = move |asked: &Asked, _| reply(&told, asked);
+            let site = Site::https_on(ADDRESS.parse().unwrap(), &made, reply).await;
+            port.send(site.address.port()).unwrap();
+            std::future::pending::<()>().await;
+        });
+    });
+    served.recv().unwrap()
 }
 
 fn reply(script: &Script, asked: &Asked) -> Reply {

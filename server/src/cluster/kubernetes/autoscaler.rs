@@ -34,12 +34,17 @@ pub(super) fn read(object: &DynamicObject) -> Option<Status> {
         message: condition.message.unwrap_or_default(),
         since: condition.last_transition_time.map(|time| time.0),
     });
+    let conditions: Vec<_> = stated.collect();
+    let current = status.current_replicas.unwrap_or(0);
+    // Before its metrics could be used for the first time it has wanted nothing, which does not mean none.
+    let has_decided =
+        status.desired_replicas != 0 || conditions.iter().any(|it| it.kind == "ScalingActive" && it.holds);
     Some(Status {
-        current: status.current_replicas.unwrap_or(0),
-        desired: status.desired_replicas,
+        current,
+        desired: if has_decided { status.desired_replicas } else { current },
         last_scaled_at: status.last_scale_time.map(|time| time.0),
         metrics,
-        conditions: stated.collect(),
+        conditions,
     })
 }
 
@@ -138,6 +143,10 @@ mod tests {
         ];
         assert_eq!(status.metrics, BTreeMap::from(expected));
         assert_eq!(status.conditions[0].since, at("2026-11-22T11:00:00Z"));
+
+        let mut undecided = object.clone();
+        undecided.data["status"]["desiredReplicas"] = json!(0);
+        assert_eq!(read(&undecided).expect("it has a status").desired, 2);
 
         let mut fresh = object;
         fresh.data["status"] = json!({ "currentMetrics": null, "desiredReplicas": 0 });

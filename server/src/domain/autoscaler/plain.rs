@@ -19,7 +19,8 @@ pub(super) fn summary(
         let why = holds.iter().find(|hold| hold.kind != HoldKind::Invalid).or(holds.first());
         let why = why.map_or(String::new(), |hold| format!(": {}", begun(&hold.message)));
         return if decision.replicas == decision.current {
-            ended(&format!("{current} stay{why}"))
+            let stay = if decision.current == 1 { "stays" } else { "stay" };
+            ended(&format!("{current} {stay}{why}"))
         } else {
             ended(&format!("{current} now, {} at the autoscaler's next look{why}", decision.replicas))
         };

@@ -113,8 +113,8 @@ impl Record {
 
     /// Notes what a new status tells.
     pub fn note(&mut self, status: Status, now: Timestamp) {
-        if status.desired != self.status.desired {
-            let at = status.last_scaled_at.unwrap_or(now);
+        let scaled_at = status.last_scaled_at.filter(|at| self.status.last_scaled_at != Some(*at));
+        if let Some(at) = scaled_at.filter(|_| status.desired != self.status.desired) {
             let from = if status.current == status.desired { self.status.desired } else { status.current };
             let (reason, message) = ("SuccessfulRescale".to_owned(), status.values_in_words());
             let (from, to) = (Some(from), Some(status.desired));
