@@ -196,8 +196,7 @@ impl World {
 
     fn planned(&self, lease: &Lease, kind: Kind) -> Value {
         let plan = plan(lease, &settings(&self.namespace), &self.server.capabilities());
-        let body = plan.objects().find(|object| object.kind == kind).unwrap().body.clone();
-        body
+        plan.objects().find(|object| object.kind == kind).unwrap().body.clone()
     }
 
     /// Creates the Deployments and pods, waits until they run, and scripts their metrics.

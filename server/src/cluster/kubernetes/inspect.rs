@@ -23,7 +23,7 @@ use crate::domain::plan::{Kind, LEASE_LABEL, MetricSource, TRITON, metric_source
 use crate::domain::scaling::{MetricName, Scaling};
 
 /// Most events that are read of one autoscaler.
-const MOST_EVENTS: u32 = 50;
+const MOST_EVENTS: u32 = 500;
 /// Window of a sample that does not name one.
 const USUAL_WINDOW: SignedDuration = SignedDuration::from_secs(60);
 /// Versions in which custom metrics are served, in the order in which they are tried.

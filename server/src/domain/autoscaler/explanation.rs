@@ -14,6 +14,8 @@ use super::record::{Note, NoteSource, Record, Reported, Stated, age};
 use crate::domain::lease::Replicas;
 use crate::domain::scaling::{Autoscaling, MetricName};
 
+/// Most notes of an explanation: the last ones.
+const MOST_NOTES: usize = 30;
 /// Two notes of one change may be this far apart.
 const SAME: SignedDuration = SignedDuration::from_secs(10);
 
@@ -362,7 +364,7 @@ fn notes(evidence: &Evidence) -> Vec<Note> {
         }
     }
     notes.sort_by_key(|note| note.at);
-    notes
+    notes.split_off(notes.len().saturating_sub(MOST_NOTES))
 }
 
 fn unknowns(evidence: &Evidence) -> Vec<String> {
