@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 
+use crate::domain::autoscaler::explanation::Evidence;
 use crate::domain::capabilities::Capabilities;
 use crate::domain::lease::{Happening, Lease, LeaseId};
 use crate::domain::observed::Observed;
@@ -74,10 +75,16 @@ pub trait Measure: Send + Sync {
     fn follow_progress(&self, is_wanted: bool);
 }
 
-/// A cluster that can be observed, measured and acted on.
-pub trait Cluster: Observe + Measure + Act {}
+/// Looks closely at one lease, where a person asks.
+pub trait Inspect: Send + Sync {
+    /// Returns what is known of the autoscaler of a lease, after a few calls; `None` where objects are not observed.
+    fn autoscaler<'a>(&'a self, lease: &'a Lease) -> BoxFuture<'a, Option<Evidence>>;
+}
 
-impl<T: Observe + Measure + Act> Cluster for T {}
+/// A cluster that can be observed, measured, inspected and acted on.
+pub trait Cluster: Observe + Measure + Inspect + Act {}
+
+impl<T: Observe + Measure + Inspect + Act> Cluster for T {}
 
 /// Why an action did not happen.
 #[derive(Debug, thiserror::Error)]

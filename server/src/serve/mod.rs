@@ -23,7 +23,7 @@ use crate::cluster::manifests::{Manifests, OpenError};
 use crate::cluster::{Act, Cluster, Observe};
 use crate::config::{ClusterKind, Config, NoPassword, check_capabilities};
 use crate::domain::lease::LeaseId;
-use crate::grpc::{self, Services};
+use crate::grpc::{self, Services, Simulations};
 use crate::metrics::Metrics;
 use crate::reconcile::{self, Reconciler, Renewal, Waker};
 use crate::store::{self, Store, StoreError};
@@ -150,7 +150,7 @@ pub async fn start(config: &Config, clock: Clock) -> Result<Running, ServeError>
         sweep_interval: config.cluster.sweep_interval,
     };
     let reconciler = Reconciler::new(store.clone(), cluster.as_dyn(), clock.clone(), waker.clone(), options);
-    let seen = cluster.as_dyn();
+    let (seen, inspected) = (cluster.as_dyn(), cluster.as_dyn());
     let services = Services {
         store: store.clone(),
         clock: clock.clone(),
@@ -159,6 +159,11 @@ pub async fn start(config: &Config, clock: Clock) -> Result<Running, ServeError>
         namespace,
         cluster_kind: kind(config),
         capabilities: Box::new(move || seen.capabilities()),
+        inspect: Box::new(move |lease| {
+            let cluster = Arc::clone(&inspected);
+            Box::pin(async move { cluster.autoscaler(&lease).await })
+        }),
+        simulations: Simulations::default(),
         wake: Box::new(waker.clone()),
         stop: stop.clone(),
     };

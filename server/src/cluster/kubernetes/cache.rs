@@ -2,7 +2,6 @@
 //! that two hashes say whether anything has changed, so that leases at rest cost little memory and no comparison.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -11,9 +10,12 @@ use jiff::Timestamp;
 use kube::api::{DynamicObject, TypeMeta};
 use serde_json::Value;
 
+use super::autoscaler;
 use super::live::{DeploymentStatus, Stamp};
 use super::pods::{Agent, Pods};
-use crate::clock::stopwatch;
+use super::substance::hash_of;
+use crate::clock::{stopwatch, system_now};
+use crate::domain::autoscaler::record::{Record, Status};
 use crate::domain::lease::{Lease, LeaseId, ModelReport, Replicas};
 use crate::domain::observed::{Objects, Observed};
 use crate::domain::plan::{self, INSTALLATION_LABEL, Kind, LEASE_LABEL, Object, Plan};
@@ -33,6 +35,8 @@ struct Seen {
     objects: BTreeMap<Kind, Live>,
     pods: Pods,
     deployment: DeploymentStatus,
+    /// What its autoscaler said, as long as there is one.
+    autoscaler: Option<Record>,
     /// The objects deleted last, as they were then, so that a late answer does not bring one back.
     gone: BTreeMap<Kind, Stamp>,
     /// When the last of them was.
@@ -211,6 +215,17 @@ impl Cache {
         }
     }
 
+    /// Returns what was seen of the autoscaler of a lease, its replicas, and what keeps pods from becoming ready.
+    pub fn autoscaler(&self, id: LeaseId) -> (Option<Record>, Replicas, Vec<String>) {
+        let leases = self.lock();
+        let Some(seen) = leases.get(&id) else { return Default::default() };
+        let troubles: BTreeSet<_> =
+            seen.pods.seen().into_iter().filter_map(|pod| pod.trouble).map(|it| it.sentence()).collect();
+        let fault = seen.deployment.fault.clone();
+        let record = seen.autoscaler.clone();
+        (record, seen.deployment.replicas, fault.into_iter().chain(troubles).collect())
+    }
+
     /// Returns the agent of a pod that is not ready yet, if it can be asked.
     pub fn agent(&self, (id, _, name): &Key) -> Option<Agent> {
         self.lock().get(id)?.pods.agent(name)
@@ -250,6 +265,12 @@ impl Seen {
         if known.is_some_and(|known| known.stamp.is_newer_than(&stamp)) {
             return false;
         }
+        if kind == Kind::HorizontalPodAutoscaler
+            && let Some(status) = autoscaler::read(&object)
+        {
+            self.note_autoscaler(status, system_now());
+        }
+        let known = self.objects.get(&kind);
         let status = (kind == Kind::Deployment).then(|| DeploymentStatus::read(&object, &stamp));
         object.metadata.managed_fields = None;
         // Items of a list come without their type.
@@ -281,6 +302,14 @@ impl Seen {
         !is_same || has_status_news
     }
 
+    /// Keeps what an autoscaler says. No pass needs it: its replicas are seen at the Deployment.
+    fn note_autoscaler(&mut self, status: Status, now: Timestamp) {
+        match &mut self.autoscaler {
+            Some(record) => record.note(status, now),
+            None => self.autoscaler = Some(Record::begin(status, now)),
+        }
+    }
+
     fn forget_object(&mut self, kind: Kind, gone: Option<&Stamp>) {
         let Some(live) = self.objects.get(&kind) else { return };
         if gone.is_some_and(|gone| gone.uid != live.stamp.uid) {
@@ -293,6 +322,9 @@ impl Seen {
         self.objects.remove(&kind);
         if kind == Kind::Deployment {
             self.deployment = DeploymentStatus::default();
+        }
+        if kind == Kind::HorizontalPodAutoscaler {
+            self.autoscaler = None;
         }
     }
 
@@ -361,37 +393,6 @@ impl Content {
             Self::Unread { live, .. } | Self::Covers { live, .. } => *live,
         }
     }
-}
-
-/// Returns a hash of what people and controllers may want of an object: not of its status and bookkeeping.
-trait Substance {
-    fn feed(&self, hasher: &mut DefaultHasher);
-}
-
-impl Substance for DynamicObject {
-    fn feed(&self, hasher: &mut DefaultHasher) {
-        self.metadata.labels.hash(hasher);
-        self.metadata.annotations.hash(hasher);
-        for owner in self.metadata.owner_references.iter().flatten() {
-            owner.uid.hash(hasher);
-        }
-        for (key, value) in self.data.as_object().into_iter().flatten().filter(|(key, _)| *key != "status") {
-            key.hash(hasher);
-            value.feed(hasher);
-        }
-    }
-}
-
-impl Substance for Value {
-    fn feed(&self, hasher: &mut DefaultHasher) {
-        self.hash(hasher);
-    }
-}
-
-fn hash_of(substance: &impl Substance) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    substance.feed(&mut hasher);
-    hasher.finish()
 }
 
 #[cfg(test)]

@@ -2,13 +2,16 @@
 
 mod announce;
 mod apply;
+mod autoscaler;
 mod cache;
 mod calls;
 mod discovery;
 mod http;
+mod inspect;
 mod live;
 mod pods;
 mod progress;
+mod substance;
 mod usage;
 mod watch;
 
@@ -31,8 +34,9 @@ pub use self::calls::Limits;
 use self::progress::Followers;
 use self::watch::Listed;
 pub use self::watch::Wake;
-use super::{Act, ActError, Measure, Observe, Sight};
+use super::{Act, ActError, Inspect, Measure, Observe, Sight};
 use crate::clock::stopwatch;
+use crate::domain::autoscaler::explanation::Evidence;
 use crate::domain::capabilities::Capabilities;
 use crate::domain::lease::{Happening, Lease, LeaseId};
 use crate::domain::observed::Observed;
@@ -243,6 +247,12 @@ impl Measure for Kubernetes {
 
     fn follow_progress(&self, is_wanted: bool) {
         self.followers.follow(is_wanted);
+    }
+}
+
+impl Inspect for Kubernetes {
+    fn autoscaler<'a>(&'a self, lease: &'a Lease) -> BoxFuture<'a, Option<Evidence>> {
+        Box::pin(async { Some(self.inspect_autoscaler(lease).await) })
     }
 }
 

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::domain::lease::{AutomaticRenewal, Lease, LifetimeBounds, Model, Spec, Triton};
 use crate::domain::life::{Renewal, Update};
-use crate::domain::scaling::Scaling;
+use crate::domain::scaling::{Autoscaling, Scaling};
 
 /// Most labels of a lease.
 const MOST_LABELS: usize = 32;
@@ -43,6 +43,32 @@ pub fn grant(request: &Request, bounds: &Bounds) -> Result<Accepted<Spec>, Vec<V
         labels: request.labels.clone(),
         automatic_renewal,
     })
+}
+
+/// Returns the autoscaling and the Triton that are granted of a request that may name no models, for a look at how it would
+/// scale; every fault of it otherwise, with field paths from the root of the message `SimulateRequest`.
+pub fn grant_scaling(
+    request: &Request,
+    bounds: &Bounds,
+) -> Result<Accepted<(Autoscaling, Triton)>, Vec<Violation>> {
+    let mut findings = Findings::default();
+    let models = match request.models.as_slice() {
+        [] => Vec::new(),
+        models => models::granted(models, bounds, &mut findings),
+    };
+    let triton = triton::granted(&request.triton, bounds, &mut findings);
+    let wishes = Wishes { autoscaling: request.autoscaling.as_ref(), replicas: request.replicas };
+    let scaling = scaling("spec.", &wishes, &models, &triton, bounds, &mut findings);
+    let autoscaling = match scaling {
+        Some(Scaling::Auto(autoscaling)) => Some(autoscaling),
+        Some(Scaling::Fixed { .. }) | None => {
+            findings.refuse("spec.autoscaling", "no autoscaling asked, and nothing else can be simulated");
+            None
+        }
+    };
+    let Accepted { granted, warnings } = findings.conclude(autoscaling)?;
+    let autoscaling = granted.expect("its absence was refused");
+    Ok(Accepted { granted: (autoscaling, triton), warnings })
 }
 
 /// Returns the change of a lease that is granted, or every fault of the request for it, with field paths from the root of

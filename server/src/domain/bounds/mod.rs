@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 
 use jiff::SignedDuration;
 
-pub use self::grant::{grant, grant_update};
+pub use self::grant::{grant, grant_scaling, grant_update};
 pub use self::request::{
     AutomaticRenewalRequest, AutoscalingRequest, BehaviorRequest, MetricRequest, RenewalRequest, Request,
     ScalingRulesRequest, TritonRequest, UpdateRequest,

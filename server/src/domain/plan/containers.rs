@@ -14,7 +14,7 @@ use super::{AGENT_PORT, Settings, TRITON_GRPC, TRITON_HTTP, TRITON_METRICS, int}
 use crate::domain::lease::{LeaseId, Spec, Triton};
 
 /// Name of Triton's container.
-pub(super) const TRITON: &str = "triton";
+pub const TRITON: &str = "triton";
 /// Name of Triton's HTTP port.
 pub(super) const HTTP_PORT: &str = "http";
 /// Name of Triton's gRPC port.

@@ -3,7 +3,8 @@
 use crate::domain::scaling::MetricName;
 
 /// Where an autoscaler reads a metric.
-pub(super) enum Source {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
     /// A resource of the Triton container, in percent of its request.
     Container(&'static str),
     /// A series of the lease's rules, one value per pod.
@@ -11,7 +12,7 @@ pub(super) enum Source {
 }
 
 /// Returns where an autoscaler reads `metric`.
-pub(super) fn source(metric: MetricName) -> Source {
+pub fn source(metric: MetricName) -> Source {
     match metric {
         MetricName::CpuUtilization => Source::Container("cpu"),
         MetricName::MemoryUtilization => Source::Container("memory"),

@@ -21,9 +21,10 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-pub use self::containers::AGENT;
+pub use self::containers::{AGENT, TRITON};
 pub use self::covers::covers;
 pub use self::deployment::render;
+pub use self::metrics::{Source as MetricSource, source as metric_source};
 pub use self::yaml::to_yaml;
 use super::bounds::{GpuSource, Provider};
 use super::capabilities::Capabilities;

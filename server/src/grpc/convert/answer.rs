@@ -16,7 +16,7 @@ pub fn lease(lease: &Lease) -> v1::Lease {
         owner: lease.owner.clone(),
         namespace: lease.namespace.clone(),
         spec: Some(lease_spec(&lease.spec)),
-        state: state(lease.state()).into(),
+        state: state_of(lease.state()).into(),
         message: lease.report.message.clone(),
         created_at: Some(timestamp(lease.created_at)),
         expires_at: Some(timestamp(lease.expires_at)),
@@ -79,7 +79,7 @@ pub fn event(event: Event) -> v1::Event {
         actor: event.actor,
         reason: event.reason,
         message: event.message,
-        state: state(event.state).into(),
+        state: state_of(event.state).into(),
     }
 }
 
@@ -128,14 +128,16 @@ pub fn capabilities(cluster_kind: &str, found: &Capabilities) -> v1::Capabilitie
     }
 }
 
-fn timestamp(at: Timestamp) -> prost_types::Timestamp {
+/// Returns the moment.
+pub fn timestamp(at: Timestamp) -> prost_types::Timestamp {
     let microseconds = at.as_microsecond();
     // At most 999999000, which fits.
     let nanos = i32::try_from(microseconds.rem_euclid(1_000_000) * 1_000).unwrap_or(0);
     prost_types::Timestamp { seconds: microseconds.div_euclid(1_000_000), nanos }
 }
 
-fn state(state: State) -> v1::LeaseState {
+/// Returns the state.
+pub fn state_of(state: State) -> v1::LeaseState {
     match state {
         State::Pending => v1::LeaseState::Pending,
         State::Provisioning => v1::LeaseState::Provisioning,
@@ -161,7 +163,8 @@ fn model_state(state: ModelState) -> v1::ModelState {
     }
 }
 
-fn replicas(lease: &Lease) -> v1::Replicas {
+/// Returns the replicas of a lease.
+pub fn replicas(lease: &Lease) -> v1::Replicas {
     let seen = lease.report.replicas;
     v1::Replicas {
         desired: seen.desired,
@@ -206,7 +209,8 @@ fn toleration(toleration: &Toleration) -> v1::Toleration {
     }
 }
 
-fn autoscaling(auto: &Autoscaling) -> v1::Autoscaling {
+/// Returns the autoscaling that was granted, in the words of a request.
+pub fn autoscaling(auto: &Autoscaling) -> v1::Autoscaling {
     let metrics = auto.metrics.iter().map(|(name, threshold)| {
         (name.key().to_owned(), v1::Metric { enable: Some(true), threshold: Some(*threshold) })
     });
