@@ -5,6 +5,7 @@ pub mod auth;
 pub mod clock;
 pub mod cluster;
 pub mod config;
+pub mod custom_metrics;
 pub mod domain;
 pub mod grpc;
 pub mod metrics;

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What each module of the server may use of the others. `main` and `serve` wire everything.
-const ARROWS: [(&str, &[&str]); 11] = [
+const ARROWS: [(&str, &[&str]); 12] = [
     ("domain", &[]),
     ("clock", &[]),
     ("agent", &["clock", "domain"]),
@@ -17,6 +17,7 @@ const ARROWS: [(&str, &[&str]); 11] = [
     ("metrics", &["domain"]),
     ("store", &["clock", "domain"]),
     ("cluster", &["clock", "domain"]),
+    ("custom_metrics", &["clock", "cluster", "domain"]),
     ("grpc", &["auth", "clock", "domain", "store"]),
     ("reconcile", &["clock", "cluster", "domain", "metrics", "store"]),
 ];

@@ -687,6 +687,7 @@ server:
         scaled_object: false,
         custom_metrics: false,
         resource_metrics: false,
+        custom_metrics_service: None,
     };
     let shown: Vec<String> =
         check_capabilities(&config, &capabilities).iter().map(ToString::to_string).collect();

@@ -11,7 +11,7 @@ use kube::api::{DynamicObject, TypeMeta};
 use serde_json::Value;
 
 use super::live::{DeploymentStatus, Stamp};
-use super::pods::{Agent, Pods};
+use super::pods::{Agent, Measurable, Pods};
 use crate::domain::lease::{Lease, LeaseId, ModelReport, Replicas};
 use crate::domain::observed::{Objects, Observed};
 use crate::domain::plan::{self, INSTALLATION_LABEL, Kind, LEASE_LABEL, Object, Plan};
@@ -205,6 +205,15 @@ impl Cache {
     /// Returns the UID of each pod of a lease, and where it is reached if it serves.
     pub fn serving(&self, id: LeaseId) -> Vec<(String, Option<IpAddr>)> {
         self.lock().get(&id).map(|seen| seen.pods.serving()).unwrap_or_default()
+    }
+
+    /// Shows the pods of every lease of which an autoscaler was seen.
+    pub fn show_scaling(&self, mut show: impl FnMut(LeaseId, Measurable<'_>)) {
+        let leases = self.lock();
+        let scaling = leases.iter().filter(|(_, seen)| seen.objects.contains_key(&Kind::HorizontalPodAutoscaler));
+        for (id, seen) in scaling {
+            seen.pods.measurable().for_each(|pod| show(*id, pod));
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<LeaseId, Seen>> {

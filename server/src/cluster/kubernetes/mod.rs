@@ -1,14 +1,17 @@
 //! A cluster behind a Kubernetes API server: watches keep a cache, applies and deletes change what there is.
 
+pub mod aggregation;
 mod announce;
 mod apply;
 mod cache;
 mod calls;
 mod discovery;
+mod exposition;
 mod http;
 mod live;
 mod pods;
 mod progress;
+pub mod samples;
 mod usage;
 mod watch;
 
@@ -31,7 +34,7 @@ pub use self::calls::Limits;
 use self::progress::Followers;
 use self::watch::Listed;
 pub use self::watch::Wake;
-use super::{Act, ActError, Measure, Observe, Sight};
+use super::{Act, ActError, Measure, Observe, ScalingPod, Show, Sight};
 use crate::domain::capabilities::Capabilities;
 use crate::domain::lease::{Happening, Lease, LeaseId};
 use crate::domain::observed::Observed;
@@ -83,6 +86,8 @@ pub struct Kubernetes {
     looks: Semaphore,
     announcer: Announcer,
     capabilities: signal::Sender<Capabilities>,
+    /// Who serves custom.metrics.k8s.io, where that was looked at.
+    custom_metrics_service: Arc<Mutex<Option<String>>>,
     wake: Wake,
     /// Why it is not known what the cluster serves.
     undiscovered: Mutex<Option<String>>,
@@ -134,6 +139,7 @@ impl Kubernetes {
             installation: options.installation,
             calls,
             capabilities: signal::Sender::new(Capabilities::unknown()),
+            custom_metrics_service: Arc::default(),
             wake,
             undiscovered: Mutex::default(),
             watches: Mutex::default(),
@@ -231,7 +237,17 @@ impl Observe for Kubernetes {
     }
 
     fn capabilities(&self) -> Capabilities {
-        self.capabilities.borrow().clone()
+        let custom_metrics_service =
+            self.custom_metrics_service.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Capabilities { custom_metrics_service, ..self.capabilities.borrow().clone() }
+    }
+}
+
+impl Show for Kubernetes {
+    fn show_scaling(&self, show: &mut dyn FnMut(ScalingPod<'_>)) {
+        self.cache.show_scaling(|lease, pod| {
+            show(ScalingPod { lease, name: pod.name, uid: pod.uid, labels: pod.labels });
+        });
     }
 }
 

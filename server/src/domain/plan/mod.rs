@@ -24,6 +24,7 @@ use serde_json::{Value, json};
 pub use self::containers::AGENT;
 pub use self::covers::covers;
 pub use self::deployment::render;
+pub use self::metrics::series;
 pub use self::yaml::to_yaml;
 use super::bounds::{GpuSource, Provider};
 use super::capabilities::Capabilities;
