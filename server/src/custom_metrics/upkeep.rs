@@ -41,7 +41,7 @@ struct Known {
 
 /// Why there is nothing to serve by.
 #[derive(Debug, thiserror::Error)]
-enum Trouble {
+pub(super) enum Trouble {
     #[error(transparent)]
     Cluster(#[from] ActError),
     #[error(transparent)]
@@ -103,7 +103,7 @@ async fn look(
     let found = Known { front_proxy, identity };
     let may_show = registration.is_ok() || known.is_none();
     if may_show && known.as_ref() != Some(&found) {
-        trust.send_replace(Some(trusting(&found)?));
+        trust.send_replace(Some(trusting(&found.front_proxy, &found.identity)?));
         *known = Some(found);
     }
     Ok(registration?)
@@ -128,12 +128,13 @@ async fn identity(aggregation: &Aggregation) -> Result<Identity, Trouble> {
     Err(Trouble::Rivals)
 }
 
-fn trusting(known: &Known) -> Result<Trust, Trouble> {
-    let verifier = caller::verifier(&known.front_proxy).ok_or(Trouble::NoFrontProxy)?;
+/// Returns what to serve by.
+pub(super) fn trusting(front_proxy: &FrontProxy, identity: &Identity) -> Result<Trust, Trouble> {
+    let verifier = caller::verifier(front_proxy).ok_or(Trouble::NoFrontProxy)?;
     let mut tls = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()?
         .with_client_cert_verifier(verifier)
-        .with_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(&known.identity.certified))));
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(&identity.certified))));
     tls.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Trust { tls: Arc::new(tls), front_proxy: Arc::new(known.front_proxy.clone()) })
+    Ok(Trust { tls: Arc::new(tls), front_proxy: Arc::new(front_proxy.clone()) })
 }

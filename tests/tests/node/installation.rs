@@ -72,6 +72,11 @@ impl Installation {
 
     /// Installs TMS anew into a namespace.
     pub fn install(name: &'static str, postgres: Option<InCluster>) -> Option<Self> {
+        Self::install_with(name, postgres, &[])
+    }
+
+    /// The same with more flags of helm.
+    pub fn install_with(name: &'static str, postgres: Option<InCluster>, flags: &[&str]) -> Option<Self> {
         let namespace = Namespace::new(name)?;
         let cluster = namespace.cluster;
         cluster.claim(name, "models", "ReadOnlyMany", |folder| {
@@ -93,7 +98,7 @@ impl Installation {
         std::fs::write(file.path(), values).expect("a file can be written");
         let file = file.path().to_str().expect("its name is plain");
         let install = ["install", "tms", CHART, "--namespace", name, "--wait", "--timeout=120s", "--values"];
-        let said = cluster.run("helm", &[&install[..], &[file]].concat());
+        let said = cluster.run("helm", &[&install[..], &[file], flags].concat());
         if let Err(complaint) = said {
             let pods = namespace.kubectl(&["describe", "pods"]).unwrap_or_default();
             let logs = namespace.kubectl(&["logs", "deployment/tms"]).unwrap_or_default();
@@ -131,6 +136,11 @@ impl Installation {
         command.args(args).args(["--target", target, "--ca"]).arg(self.authority_file.path());
         command.env("KUBECONFIG", self.cluster.kubeconfig("admin")).stdin(Stdio::null());
         command
+    }
+
+    /// Where the server is reached, for a thread inside the cluster's network.
+    pub fn address(&self) -> &str {
+        &self.address
     }
 
     /// Returns a client, for a thread inside the cluster's network.
