@@ -60,6 +60,16 @@ pub(super) fn group() -> Value {
     })
 }
 
+/// Returns a description of nothing: the Kubernetes API server complains in its log where there is none.
+pub(super) fn openapi_v2() -> Value {
+    json!({ "swagger": "2.0", "info": { "title": GROUP, "version": crate::VERSION }, "paths": {} })
+}
+
+/// The same of the newer form.
+pub(super) fn openapi_v3() -> Value {
+    json!({ "paths": {} })
+}
+
 /// Returns the resources of a version: each metric of pods.
 pub(super) fn resources(version: Version) -> Value {
     let resource = |series: &str| {

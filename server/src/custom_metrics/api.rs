@@ -37,6 +37,8 @@ pub(super) fn router(desk: Arc<Desk>) -> Router {
         .route("/apis/custom.metrics.k8s.io", get(async || answer::ok(&answer::group())))
         .route("/apis/custom.metrics.k8s.io/{version}", get(resources))
         .route("/apis/custom.metrics.k8s.io/{version}/namespaces/{namespace}/pods/{name}/{metric}", get(values))
+        .route("/openapi/v2", get(async || answer::ok(&answer::openapi_v2())))
+        .route("/openapi/v3", get(async || answer::ok(&answer::openapi_v3())))
         .fallback(async || not_found("there is nothing here"))
         .method_not_allowed_fallback(only_get)
         .layer(middleware::from_fn(admit))

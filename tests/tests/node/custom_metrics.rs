@@ -3,7 +3,9 @@
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tms_proto::v1::{Autoscaling, LeaseSpec, Metric};
+use tms_proto::v1::server_service_client::ServerServiceClient;
+use tms_proto::v1::{Autoscaling, CapabilitiesRequest, LeaseSpec, Metric};
+use tms_tests::cluster::Cluster;
 use tms_tests::models::Model;
 use tms_tests::wait::{inside, until};
 
@@ -77,9 +79,38 @@ fn raw(client: &Client<'_>, version: &str, lease: &str) -> Value {
     serde_json::from_str(&answer).expect("JSON")
 }
 
+/// Takes away what a release of this name has in the cluster besides its namespace, now and at the end: while an APIService
+/// has no server, no namespace can be deleted.
+struct Registration(&'static Cluster, &'static str);
+
+impl Registration {
+    fn none(namespace: &'static str) -> Option<Self> {
+        let registration = Self(Cluster::shared_node()?, namespace);
+        registration.remove();
+        Some(registration)
+    }
+
+    fn remove(&self) {
+        let name = format!("{}:tms-custom-metrics", self.1);
+        let delete = |args: &[&str]| self.0.kubectl(&[&["delete", "--ignore-not-found"], args].concat()).expect("it goes");
+        delete(&["apiservice", "v1beta1.custom.metrics.k8s.io", "v1beta2.custom.metrics.k8s.io"]);
+        delete(&["clusterrole,clusterrolebinding", &name]);
+        delete(&["rolebinding", "--namespace=kube-system", &name]);
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        // The server would make it again.
+        let _ = self.0.kubectl(&["delete", "deployment/tms", "--namespace", self.1, "--ignore-not-found", "--wait=false"]);
+        self.remove();
+    }
+}
+
 #[test]
 fn a_lease_scales_out_and_in_by_its_queue_on_a_cluster_without_prometheus() {
     let _node = use_node();
+    let Some(_registration) = Registration::none("tms-builtin") else { return };
     let Some(installation) = Installation::install_with("tms-builtin", None, &FLAGS) else { return };
     inside(installation.cluster, || async { scales(installation.client()).await });
 }
@@ -100,8 +131,7 @@ async fn scales(client: Client<'_>) {
         assert_eq!(answer["items"][0]["describedObject"]["name"], client.installation.pods(&lease.id)[0].name.as_str());
     }
     let namespace = client.installation.namespace.name;
-    let info = tmsctl(&client, &["server", "info", "-o", "json"]);
-    assert_eq!(info["custom_metrics_service"], format!("{namespace}/tms-custom-metrics"), "{info}");
+    assert_eq!(holder(&client).await, format!("{namespace}/tms-custom-metrics"));
 
     let url = format!("https://tms-custom-metrics.{namespace}.svc/apis/custom.metrics.k8s.io/v1beta1");
     let python = |program: &str, args: &[&str]| {
@@ -138,17 +168,9 @@ async fn scales(client: Client<'_>) {
 #[test]
 fn an_api_that_another_serves_is_left_alone_until_it_is_free_and_goes_with_the_release() {
     let _node = break_node();
-    let Some(installation) = ({
-        let cluster = tms_tests::cluster::Cluster::shared_node();
-        cluster.and_then(|cluster| {
-            let old = ["delete", "apiservice", "v1beta1.custom.metrics.k8s.io", "--ignore-not-found"];
-            cluster.kubectl(&old).expect("there is none");
-            cluster.create(OF_ANOTHER).expect("it is created");
-            Installation::install_with("tms-rival", None, &FLAGS)
-        })
-    }) else {
-        return;
-    };
+    let Some(registration) = Registration::none("tms-rival") else { return };
+    registration.0.create(OF_ANOTHER).expect("it is created");
+    let Some(installation) = Installation::install_with("tms-rival", None, &FLAGS) else { return };
     inside(installation.cluster, || async { is_left_alone(installation.client()).await });
 }
 
@@ -179,8 +201,7 @@ async fn is_left_alone(client: Client<'_>) {
     })
     .await;
     assert_eq!(services().trim(), "v1beta1.custom.metrics.k8s.io monitoring/prometheus-adapter");
-    let info = tmsctl(&client, &["server", "info", "-o", "json"]);
-    assert_eq!(info["custom_metrics_service"], "monitoring/prometheus-adapter", "{info}");
+    assert_eq!(holder(&client).await, "monitoring/prometheus-adapter");
     let lease = client.ready(scaling("claimed", "pvc://models/claimed")).await;
     client.release(&lease.id).await;
 
@@ -198,8 +219,9 @@ async fn is_left_alone(client: Client<'_>) {
     until("the registration goes with the release", 60, async || services().trim().is_empty().then_some(())).await;
 }
 
-fn tmsctl(client: &Client<'_>, args: &[&str]) -> Value {
-    let output = client.installation.tmsctl(client.installation.address(), args).output().expect("it runs");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout).expect("JSON")
+/// Who serves the API, as the server knows.
+async fn holder(client: &Client<'_>) -> String {
+    let mut server = ServerServiceClient::new(client.installation.channel());
+    let answer = server.capabilities(CapabilitiesRequest {}).await.expect("it answers");
+    answer.into_inner().custom_metrics_service
 }

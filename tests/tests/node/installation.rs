@@ -138,20 +138,20 @@ impl Installation {
         command
     }
 
-    /// Where the server is reached, for a thread inside the cluster's network.
-    pub fn address(&self) -> &str {
-        &self.address
-    }
-
     /// Returns a client, for a thread inside the cluster's network.
     pub fn client(&self) -> Client<'_> {
+        Client { installation: self, leases: LeaseServiceClient::new(self.channel()) }
+    }
+
+    /// Returns a connection to the server, for a thread inside the cluster's network.
+    pub fn channel(&self) -> Channel {
         let tls = ClientTlsConfig::new()
             .ca_certificate(Certificate::from_pem(&self.authority))
             .domain_name(format!("tms.{}.svc", self.namespace.name));
         let endpoint = Endpoint::from_shared(self.address.clone()).expect("an address");
         let endpoint =
             endpoint.tls_config(tls).expect("an authority").connect_timeout(Duration::from_secs(5));
-        Client { installation: self, leases: LeaseServiceClient::new(endpoint.connect_lazy()) }
+        endpoint.connect_lazy()
     }
 
     /// What the API server refused to the server, for want of rights.
