@@ -66,7 +66,7 @@ default is false, so true is what somebody wrote.
 {{- range list
   "images.server" "kubernetes"
   "server.apiService.address" "server.apiService.type"
-  "server.autoscaling.builtin.port" "server.autoscaling.metrics" "server.autoscaling.prometheus.podMonitorLabels" "server.autoscaling.prometheus.ruleLabels"
+  "server.autoscaling.builtin.listenPort" "server.autoscaling.metrics" "server.autoscaling.prometheus.podMonitorLabels" "server.autoscaling.prometheus.ruleLabels"
   "server.cluster.kind" "server.cluster.manifests.directory"
   "server.database.passwordSecret.key" "server.database.url"
   "server.deployment.imagePullPolicy" "server.deployment.podLabels" "server.deployment.replicas"
@@ -93,11 +93,11 @@ default is false, so true is what somebody wrote.
 {{- fail (printf "server.apiService.healthPort: %d: must be another port than server.apiService.port" $port) }}
 {{- end }}
 {{- if include "tms.servesCustomMetrics" . }}
-{{- $metrics := int $server.autoscaling.builtin.port }}
+{{- $metrics := int $server.autoscaling.builtin.listenPort }}
 {{- if lt $metrics 1 }}
-{{- fail "server.autoscaling.builtin.port: 0: a Service needs a port from 1 to 65535" }}
+{{- fail "server.autoscaling.builtin.listenPort: 0: a Service needs a port from 1 to 65535" }}
 {{- else if or (eq $metrics $port) (eq $metrics (include "tms.health" . | int)) }}
-{{- fail (printf "server.autoscaling.builtin.port: %d: must be another port than server.apiService.port and healthPort" $metrics) }}
+{{- fail (printf "server.autoscaling.builtin.listenPort: %d: must be another port than server.apiService.port and healthPort" $metrics) }}
 {{- end }}
 {{- end }}
 {{- if and (gt (int $server.deployment.replicas) 1) (include "tms.sqlite" .) }}

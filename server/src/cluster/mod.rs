@@ -115,7 +115,11 @@ pub struct Gauged {
 /// Tells the values by which leases scale.
 pub trait Gauge: Send + Sync {
     /// Returns what the metric is for each of these pods, in their order; nothing where it has no value.
-    fn gauge<'a>(&'a self, metric: MetricName, pods: &'a [PodName]) -> BoxFuture<'a, Result<Vec<Option<Gauged>>, GaugeError>>;
+    fn gauge<'a>(
+        &'a self,
+        metric: MetricName,
+        pods: &'a [PodName],
+    ) -> BoxFuture<'a, Result<Vec<Option<Gauged>>, GaugeError>>;
 }
 
 /// Values cannot be told now.

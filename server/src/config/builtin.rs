@@ -24,7 +24,7 @@ pub(super) struct Builtin {
 /// Reads the keys, whoever is the provider.
 pub(super) fn builtin(reader: &mut Reader) -> Option<Builtin> {
     let key = |part: &str| format!("server.autoscaling.builtin.{part}");
-    let port = reader.small(&key("port"), 0..=65535);
+    let port = reader.small(&key("listenPort"), 0..=65535);
     let service_name = reader.optional(&key("serviceName"), labels::service_fault);
     let prometheus_url = reader.optional(&key("prometheusUrl"), url_fault);
     Some(Builtin {
@@ -50,9 +50,10 @@ pub(super) fn custom_metrics(
         let problem = "is not possible with server.autoscaling.provider builtin and no Prometheus: Tritons do not tell \
                        what DCGM measures";
         reader.fault::<()>("server.autoscaling.gpuSource", problem.to_owned(), None);
-        reader.advise("set server.autoscaling.builtin.prometheusUrl, or server.autoscaling.gpuSource: triton");
+        reader
+            .advise("set server.autoscaling.builtin.prometheusUrl, or server.autoscaling.gpuSource: triton");
     }
-    demand_own_port(reader, builtin.port);
+    demand_own_port(reader, builtin.listenPort);
     if matches!(cluster, ClusterKind::Manifests { .. }) {
         let problem = "serves no metrics while server.cluster.kind is manifests, so that leases with metrics of Triton do \
                        not scale; the chart makes it kubernetes";
@@ -60,7 +61,7 @@ pub(super) fn custom_metrics(
         return None;
     }
     bounds.enabled.then(|| CustomMetrics {
-        address: SocketAddr::new(address, builtin.port),
+        address: SocketAddr::new(address, builtin.listenPort),
         service_name: builtin.service_name,
         prometheus_url: builtin.prometheus_url,
         scrape_interval: Duration::from_secs(prometheus.scrape_interval_seconds.into()),
@@ -72,7 +73,7 @@ pub(super) fn custom_metrics(
 fn demand_own_port(reader: &mut Reader, port: u16) {
     for other in ["server.apiService.port", "server.apiService.healthPort"] {
         if port != 0 && reader.small(other, 0..=65535) == Some(port.into()) {
-            let key = "server.autoscaling.builtin.port";
+            let key = "server.autoscaling.builtin.listenPort";
             reader.fault::<()>(key, format!("must be another port than {other}"), None);
         }
     }

@@ -22,10 +22,9 @@ fn missing_apis(config: &Config, capabilities: &Capabilities) -> Vec<Finding> {
     let is_used = |name: MetricName| {
         autoscaling.metrics.get(&name).is_some_and(|metric| metric.allowed || metric.enabled)
     };
-    let from_triton =
-        [MetricName::GpuUtilization, MetricName::GpuMemoryUtilization, MetricName::QueueTime]
-            .into_iter()
-            .any(is_used);
+    let from_triton = [MetricName::GpuUtilization, MetricName::GpuMemoryUtilization, MetricName::QueueTime]
+        .into_iter()
+        .any(is_used);
     let asks_tritons = config.custom_metrics.as_ref().is_some_and(|served| served.prometheus_url.is_none());
     let from_prometheus = from_triton && !asks_tritons;
     let from_kubelet = [MetricName::CpuUtilization, MetricName::MemoryUtilization].into_iter().any(is_used);

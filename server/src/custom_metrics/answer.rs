@@ -84,7 +84,13 @@ pub(super) fn resources(version: Version) -> Value {
 }
 
 /// Returns the values of a metric.
-pub(super) fn values(version: Version, namespace: &str, series: &str, window_seconds: u64, items: &[Item<'_>]) -> Value {
+pub(super) fn values(
+    version: Version,
+    namespace: &str,
+    series: &str,
+    window_seconds: u64,
+    items: &[Item<'_>],
+) -> Value {
     let item = |item: &Item<'_>| {
         let mut value = json!({
             "describedObject": { "kind": "Pod", "namespace": namespace, "name": item.pod, "apiVersion": "/v1" },

@@ -36,23 +36,33 @@ pub(super) fn router(desk: Arc<Desk>) -> Router {
         .route("/apis", get(async || answer::ok(&answer::groups())))
         .route("/apis/custom.metrics.k8s.io", get(async || answer::ok(&answer::group())))
         .route("/apis/custom.metrics.k8s.io/{version}", get(resources))
-        .route("/apis/custom.metrics.k8s.io/{version}/namespaces/{namespace}/pods/{name}/{metric}", get(values))
+        .route(
+            "/apis/custom.metrics.k8s.io/{version}/namespaces/{namespace}/pods/{name}/{metric}",
+            get(values),
+        )
         .route("/openapi/v2", get(async || answer::ok(&answer::openapi_v2())))
         .route("/openapi/v3", get(async || answer::ok(&answer::openapi_v3())))
         .fallback(async || not_found("there is nothing here"))
         .method_not_allowed_fallback(only_get)
         .layer(middleware::from_fn(admit))
         .with_state(desk);
-    let health = Router::new().route("/healthz", get("ok")).route("/readyz", get("ok")).route("/livez", get("ok"));
+    let health =
+        Router::new().route("/healthz", get("ok")).route("/readyz", get("ok")).route("/livez", get("ok"));
     health.merge(api)
 }
 
 /// Lets the Kubernetes API server in, and nobody else.
-async fn admit(Extension(peer): Extension<Peer>, headers: HeaderMap, request: Request<Body>, next: Next) -> Response<Body> {
+async fn admit(
+    Extension(peer): Extension<Peer>,
+    headers: HeaderMap,
+    request: Request<Body>,
+    next: Next,
+) -> Response<Body> {
     if peer.may_ask(&headers) {
         return next.run(request).await;
     }
-    let message = "only the Kubernetes API server is answered, by the certificate of its front proxy and for a user";
+    let message =
+        "only the Kubernetes API server is answered, by the certificate of its front proxy and for a user";
     answer::status(StatusCode::UNAUTHORIZED, "Unauthorized", message)
 }
 
@@ -96,7 +106,8 @@ async fn values(
             return answer::status(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", &error.to_string());
         }
     };
-    let known = pods.iter().zip(gauged).filter_map(|(pod, gauged)| Some(Item { pod: &pod.name, gauged: gauged? }));
+    let known =
+        pods.iter().zip(gauged).filter_map(|(pod, gauged)| Some(Item { pod: &pod.name, gauged: gauged? }));
     let items: Vec<_> = known.collect();
     if items.is_empty() && name != "*" {
         return not_found(&format!("the server could not find the metric {series} for pods {name}"));
@@ -109,7 +120,8 @@ impl Desk {
     fn asked_for(&self, name: &str, question: &Question) -> Vec<PodName> {
         let mut pods = Vec::new();
         self.pods.show_scaling(&mut |pod| {
-            let is_meant = if name == "*" { selector::selects(&question.pods, pod.labels) } else { name == pod.name };
+            let is_meant =
+                if name == "*" { selector::selects(&question.pods, pod.labels) } else { name == pod.name };
             if !is_meant {
                 return;
             }

@@ -48,5 +48,8 @@ pub(super) fn verifier(front_proxy: &FrontProxy) -> Option<Arc<dyn ClientCertVer
         return None;
     }
     let provider = Arc::new(crypto::ring::default_provider());
-    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).allow_unauthenticated().build().ok()
+    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
+        .allow_unauthenticated()
+        .build()
+        .ok()
 }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use jiff::{Timestamp, ToSpan, civil, tz::TimeZone};
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    SanType,    date_time_ymd,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose, SanType, date_time_ymd,
 };
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -55,8 +55,11 @@ impl Identity {
             CertificateDer::pem_slice_iter(certificate.as_bytes()).collect::<Result<_, _>>().ok()?;
         let (_, read) = X509Certificate::from_der(chain.first()?).ok()?;
         let names = read.subject_alternative_name().ok()??;
-        let is_for_host =
-            names.value.general_names.iter().any(|name| matches!(name, GeneralName::DNSName(name) if *name == host));
+        let is_for_host = names
+            .value
+            .general_names
+            .iter()
+            .any(|name| matches!(name, GeneralName::DNSName(name) if *name == host));
         let days = |count: i32| i64::from(count) * 24 * 60 * 60;
         let validity = read.validity();
         let has_begun = validity.not_before.timestamp() <= now.as_second();

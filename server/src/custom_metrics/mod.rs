@@ -23,9 +23,9 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
-pub use self::prometheus::Prometheus;
 use self::api::Desk;
 use self::caller::Peer;
+pub use self::prometheus::Prometheus;
 use self::upkeep::Trust;
 use crate::cluster::kubernetes::aggregation::Aggregation;
 use crate::cluster::{Gauge, Show};

@@ -71,7 +71,8 @@ impl Gauge for Prometheus {
         pods: &'a [PodName],
     ) -> BoxFuture<'a, Result<Vec<Option<Gauged>>, GaugeError>> {
         Box::pin(async move {
-            let Some(query) = plan::series(metric).and_then(|series| query(series, &self.namespace, pods)) else {
+            let Some(query) = plan::series(metric).and_then(|series| query(series, &self.namespace, pods))
+            else {
                 return Ok(vec![None; pods.len()]);
             };
             let answer = tokio::time::timeout(TIMEOUT, self.ask(&query)).await.unwrap_or(Err(Trouble::Late));
@@ -162,7 +163,8 @@ mod tests {
 
     #[test]
     fn a_query_names_the_pods_or_asks_for_all_of_the_namespace() {
-        let asked = |names: &[&str]| query("tms_x", "leases", &pods(names.iter().map(|name| (*name).to_owned())));
+        let asked =
+            |names: &[&str]| query("tms_x", "leases", &pods(names.iter().map(|name| (*name).to_owned())));
         assert_eq!(asked(&[]), None);
         assert_eq!(
             asked(&["tms-1-a", "tms-1-b.c"]).unwrap(),
@@ -185,8 +187,13 @@ mod tests {
 
     #[test]
     fn what_prometheus_refuses_is_told_in_its_words() {
-        let told = |code, body: &str| read(StatusCode::from_u16(code).unwrap(), body.as_bytes()).unwrap_err().to_string();
-        assert_eq!(told(400, r#"{"status":"error","error":"parse error"}"#), "it refuses: 400 Bad Request: parse error");
+        let told = |code, body: &str| {
+            read(StatusCode::from_u16(code).unwrap(), body.as_bytes()).unwrap_err().to_string()
+        };
+        assert_eq!(
+            told(400, r#"{"status":"error","error":"parse error"}"#),
+            "it refuses: 400 Bad Request: parse error"
+        );
         assert_eq!(told(502, "<html>"), "it refuses: 502 Bad Gateway");
         assert_eq!(told(200, "<html>"), "its answer cannot be understood");
     }

@@ -6,7 +6,9 @@ use kube::core::{Expression, Selector, SelectorExt};
 
 /// A text is no label selector.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("unable to parse requirement {0:?}: it must be KEY, !KEY, KEY=VALUE, KEY!=VALUE, KEY in (VALUE,…) or KEY notin (VALUE,…)")]
+#[error(
+    "unable to parse requirement {0:?}: it must be KEY, !KEY, KEY=VALUE, KEY!=VALUE, KEY in (VALUE,…) or KEY notin (VALUE,…)"
+)]
 pub(super) struct Unreadable(String);
 
 /// Reads a selector; nothing selects all.
@@ -14,7 +16,9 @@ pub(super) fn parse(text: &str) -> Result<Selector, Unreadable> {
     if text.trim().is_empty() {
         return Ok(Selector::default());
     }
-    requirements(text).map(|part| requirement(part).ok_or_else(|| Unreadable(part.trim().to_owned()))).collect()
+    requirements(text)
+        .map(|part| requirement(part).ok_or_else(|| Unreadable(part.trim().to_owned())))
+        .collect()
 }
 
 /// Whether a selector selects something of these labels.
@@ -43,7 +47,8 @@ fn requirement(text: &str) -> Option<Expression> {
     let end = text.find(|c: char| !is_of_name(c, "./")).unwrap_or(text.len());
     let (key, rest) = text.split_at(end);
     let (key, rest) = (name(key, "./")?, rest.trim());
-    let value = |text: &str| if text.trim().is_empty() { Some(String::new()) } else { name(text.trim(), ".") };
+    let value =
+        |text: &str| if text.trim().is_empty() { Some(String::new()) } else { name(text.trim(), ".") };
     if rest.is_empty() {
         return Some(Expression::Exists(key));
     }
@@ -116,7 +121,19 @@ mod tests {
 
     #[test]
     fn what_is_no_requirement_is_named() {
-        for text in [",", "app in a", "app in (a", "app>1", "a b", "app=a=b", "app=a b", "!", "=a", "app within (a)", "app=,"] {
+        for text in [
+            ",",
+            "app in a",
+            "app in (a",
+            "app>1",
+            "a b",
+            "app=a=b",
+            "app=a b",
+            "!",
+            "=a",
+            "app within (a)",
+            "app=,",
+        ] {
             let error = parse(text).expect_err(text).to_string();
             assert!(error.starts_with("unable to parse requirement"), "{text}: {error}");
         }

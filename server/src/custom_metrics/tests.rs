@@ -110,7 +110,12 @@ impl World {
         let (trust, trusted) = watch::channel(None);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let desk = Desk { namespace: "leases".to_owned(), window_seconds: 60, pods: Arc::new(Pods), values: Arc::new(Values) };
+        let desk = Desk {
+            namespace: "leases".to_owned(),
+            window_seconds: 60,
+            pods: Arc::new(Pods),
+            values: Arc::new(Values),
+        };
         let router = api::router(Arc::new(desk));
         let listening = tokio::spawn(listen(listener, router, trusted));
         let mut world = Self { address, authorities: String::new(), front, trust, _listening: listening };
@@ -163,7 +168,9 @@ impl World {
     /// Asks as the Kubernetes API server does.
     async fn get(&self, path: &str) -> (u16, String) {
         let client = self.front.client("front-proxy-client");
-        self.send(&client, &request("GET", path, "X-Remote-User: system:kube-controller-manager\r\n")).await.unwrap()
+        self.send(&client, &request("GET", path, "X-Remote-User: system:kube-controller-manager\r\n"))
+            .await
+            .unwrap()
     }
 
     /// Asks for queue times, and returns the names of the pods that have one, and the code.
@@ -172,7 +179,9 @@ impl World {
         let (code, body) = self.get(&path).await;
         let body: serde_json::Value = serde_json::from_str(&body).unwrap();
         match body["items"].as_array() {
-            None => format!("{code} {}: {}", body["reason"].as_str().unwrap(), body["message"].as_str().unwrap()),
+            None => {
+                format!("{code} {}: {}", body["reason"].as_str().unwrap(), body["message"].as_str().unwrap())
+            }
             Some(items) => {
                 let names = items.iter().map(|item| item["describedObject"]["name"].as_str().unwrap());
                 format!("{code} [{}]", names.collect::<Vec<_>>().join(" "))
@@ -243,7 +252,9 @@ async fn each_version_names_its_metrics() {
 async fn values_are_told_in_the_form_of_each_version() {
     let world = World::new().await;
     let path = |version: &str| {
-        format!("/apis/custom.metrics.k8s.io/{version}/namespaces/leases/pods/*/tms_avg_request_queue_duration")
+        format!(
+            "/apis/custom.metrics.k8s.io/{version}/namespaces/leases/pods/*/tms_avg_request_queue_duration"
+        )
     };
     let (_, first) = world.get(&path("v1beta1")).await;
     assert_snapshot!(pretty(&first), @r#"

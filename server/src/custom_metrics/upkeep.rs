@@ -71,7 +71,9 @@ pub(super) async fn keep(aggregation: &Aggregation, trust: &watch::Sender<Option
         if said != news {
             match news.as_ref().and_then(Option::as_ref) {
                 None => tracing::info!("serves custom.metrics.k8s.io of this cluster"),
-                Some(trouble) => tracing::error!("custom.metrics.k8s.io is not served by this server: {trouble}"),
+                Some(trouble) => {
+                    tracing::error!("custom.metrics.k8s.io is not served by this server: {trouble}")
+                }
             }
             said = news;
         }

@@ -84,7 +84,7 @@ pub enum ServeError {
         source: io::Error,
     },
     /// The address of custom.metrics.k8s.io cannot be listened on.
-    #[error("cannot listen on {address} (server.autoscaling.builtin.port)")]
+    #[error("cannot listen on {address} (server.autoscaling.builtin.listenPort)")]
     ListenCustomMetrics {
         /// The address.
         address: SocketAddr,
@@ -190,7 +190,8 @@ pub async fn start(config: &Config, clock: Clock) -> Result<Running, ServeError>
         None => None,
     };
     if let (Some(served), Held::Kubernetes(kubernetes)) = (&config.custom_metrics, &cluster) {
-        custom_metrics::start(config, served, kubernetes, &leases_namespace, &clock, &stop, &mut parts).await?;
+        custom_metrics::start(config, served, kubernetes, &leases_namespace, &clock, &stop, &mut parts)
+            .await?;
     }
     let until_stop = stop.clone();
     let config = config.clone();

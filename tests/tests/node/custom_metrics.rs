@@ -1,10 +1,11 @@
 //! Leases that scale on a cluster without any monitoring: TMS itself serves custom.metrics.k8s.io.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::Value;
 use tms_proto::v1::server_service_client::ServerServiceClient;
 use tms_proto::v1::{Autoscaling, CapabilitiesRequest, LeaseSpec, Metric};
+use tms_server::clock::stopwatch;
 use tms_tests::cluster::Cluster;
 use tms_tests::models::Model;
 use tms_tests::wait::{inside, until};
@@ -92,7 +93,9 @@ impl Registration {
 
     fn remove(&self) {
         let name = format!("{}:tms-custom-metrics", self.1);
-        let delete = |args: &[&str]| self.0.kubectl(&[&["delete", "--ignore-not-found"], args].concat()).expect("it goes");
+        let delete = |args: &[&str]| {
+            self.0.kubectl(&[&["delete", "--ignore-not-found"], args].concat()).expect("it goes")
+        };
         delete(&["apiservice", "v1beta1.custom.metrics.k8s.io", "v1beta2.custom.metrics.k8s.io"]);
         delete(&["clusterrole,clusterrolebinding", &name]);
         delete(&["rolebinding", "--namespace=kube-system", &name]);
@@ -102,7 +105,14 @@ impl Registration {
 impl Drop for Registration {
     fn drop(&mut self) {
         // The server would make it again.
-        let _ = self.0.kubectl(&["delete", "deployment/tms", "--namespace", self.1, "--ignore-not-found", "--wait=false"]);
+        let _ = self.0.kubectl(&[
+            "delete",
+            "deployment/tms",
+            "--namespace",
+            self.1,
+            "--ignore-not-found",
+            "--wait=false",
+        ]);
         self.remove();
     }
 }
@@ -118,7 +128,7 @@ fn a_lease_scales_out_and_in_by_its_queue_on_a_cluster_without_prometheus() {
 async fn scales(client: Client<'_>) {
     let store = Store::start(&[Model::echo("slow").with("service_time_ms", "100")]).await;
     let lease = client.ready(scaling("slow", &store.uri("slow"))).await;
-    let ready = Instant::now();
+    let ready = stopwatch();
     let first = until("the autoscaler knows the metric", 30, async || seen(&client, &lease.id)).await;
     println!("known {:.1} s after READY", ready.elapsed().as_secs_f64());
     assert_eq!(first, "0", "idle is 0");
@@ -128,7 +138,10 @@ async fn scales(client: Client<'_>) {
         assert_eq!(answer.pointer(name), Some(&Value::from(SERIES)), "{answer}");
         assert_eq!(answer["items"].as_array().map(Vec::len), Some(1), "{answer}");
         assert_eq!(answer["items"][0]["value"], "0", "{answer}");
-        assert_eq!(answer["items"][0]["describedObject"]["name"], client.installation.pods(&lease.id)[0].name.as_str());
+        assert_eq!(
+            answer["items"][0]["describedObject"]["name"],
+            client.installation.pods(&lease.id)[0].name.as_str()
+        );
     }
     let namespace = client.installation.namespace.name;
     assert_eq!(holder(&client).await, format!("{namespace}/tms-custom-metrics"));
@@ -144,14 +157,14 @@ async fn scales(client: Client<'_>) {
     let model = format!("http://{}:{}/v2/models/slow/infer", endpoint.host, endpoint.http_port);
     std::thread::scope(|scope| {
         let cluster = client.installation.cluster;
-        let command = ["python3", "-c", ASK_FOR, &model, "60"].map(str::to_owned);
+        let command = ["python3", "-c", ASK_FOR, &model, "40"].map(str::to_owned);
         let asking = scope.spawn(move || {
             let command: Vec<_> = command.iter().map(String::as_str).collect();
             cluster.run_in_pod(namespace, "client", "client", &command)
         });
-        let begun = Instant::now();
+        let begun = stopwatch();
         while client.installation.pods(&lease.id).len() < 2 {
-            assert!(begun.elapsed() < Duration::from_secs(60), "{}", raw(&client, "v1beta1", &lease.id));
+            assert!(begun.elapsed() < Duration::from_secs(40), "{}", raw(&client, "v1beta1", &lease.id));
             std::thread::sleep(Duration::from_millis(500));
         }
         println!("two replicas are wanted {:.1} s after the load began", begun.elapsed().as_secs_f64());
@@ -205,18 +218,26 @@ async fn is_left_alone(client: Client<'_>) {
     let lease = client.ready(scaling("claimed", "pvc://models/claimed")).await;
     client.release(&lease.id).await;
 
-    installation.cluster.kubectl(&["delete", "apiservice", "v1beta1.custom.metrics.k8s.io"]).expect("it goes");
+    installation
+        .cluster
+        .kubectl(&["delete", "apiservice", "v1beta1.custom.metrics.k8s.io"])
+        .expect("it goes");
     let ours = "v1beta1.custom.metrics.k8s.io tms-rival/tms-custom-metrics v1beta2.custom.metrics.k8s.io \
                 tms-rival/tms-custom-metrics";
     until("the API is taken up", 60, async || (services().trim() == ours).then_some(())).await;
     until("the API server reaches the server", 60, async || {
-        let ready = ["wait", "apiservice/v1beta1.custom.metrics.k8s.io", "--for=condition=Available", "--timeout=5s"];
+        let ready =
+            ["wait", "apiservice/v1beta1.custom.metrics.k8s.io", "--for=condition=Available", "--timeout=5s"];
         installation.cluster.kubectl(&ready).ok()
     })
     .await;
 
-    installation.cluster.run("helm", &["uninstall", "tms", "--namespace", "tms-rival", "--wait"]).expect("it goes");
-    until("the registration goes with the release", 60, async || services().trim().is_empty().then_some(())).await;
+    installation
+        .cluster
+        .run("helm", &["uninstall", "tms", "--namespace", "tms-rival", "--wait"])
+        .expect("it goes");
+    until("the registration goes with the release", 60, async || services().trim().is_empty().then_some(()))
+        .await;
 }
 
 /// Who serves the API, as the server knows.

@@ -144,7 +144,8 @@ impl Aggregation {
         }
         let is_ours = |spec: &APIServiceSpec| {
             spec.service.as_ref().is_some_and(|service| {
-                service.namespace.as_ref() == Some(&self.namespace) && service.name.as_ref() == Some(&self.name)
+                service.namespace.as_ref() == Some(&self.namespace)
+                    && service.name.as_ref() == Some(&self.name)
             })
         };
         let specs = found.iter().flatten().filter_map(|service| service.spec.as_ref());
@@ -232,7 +233,10 @@ impl Aggregation {
         K: Clone + DeserializeOwned + Serialize + std::fmt::Debug,
     {
         let params = PatchParams::apply(FIELD_MANAGER).force();
-        self.calls.make(&format!("{kind} {name}"), api.patch(name, &params, &Patch::Apply(object))).await.map(drop)
+        self.calls
+            .make(&format!("{kind} {name}"), api.patch(name, &params, &Patch::Apply(object)))
+            .await
+            .map(drop)
     }
 }
 

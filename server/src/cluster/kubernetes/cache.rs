@@ -210,7 +210,8 @@ impl Cache {
     /// Shows the pods of every lease of which an autoscaler was seen.
     pub fn show_scaling(&self, mut show: impl FnMut(LeaseId, Measurable<'_>)) {
         let leases = self.lock();
-        let scaling = leases.iter().filter(|(_, seen)| seen.objects.contains_key(&Kind::HorizontalPodAutoscaler));
+        let scaling =
+            leases.iter().filter(|(_, seen)| seen.objects.contains_key(&Kind::HorizontalPodAutoscaler));
         for (id, seen) in scaling {
             seen.pods.measurable().for_each(|pod| show(*id, pod));
         }

@@ -55,7 +55,10 @@ mod tests {
         let table = [
             ("up 1", Some(("up", "", 1.0))),
             ("up{} 2", Some(("up", "", 2.0))),
-            (r#"a{model="x",version="1"} 1.5e+03 1395066363000"#, Some(("a", r#"model="x",version="1""#, 1500.0))),
+            (
+                r#"a{model="x",version="1"} 1.5e+03 1395066363000"#,
+                Some(("a", r#"model="x",version="1""#, 1500.0)),
+            ),
             (r#"a{model="} 9"} 3"#, Some(("a", r#"model="} 9""#, 3.0))),
             (r#"a{model="\"} 9\\"} 3"#, Some(("a", r#"model="\"} 9\\""#, 3.0))),
             (r#"a{b="1"}7"#, Some(("a", r#"b="1""#, 7.0))),
@@ -71,6 +74,9 @@ mod tests {
             assert_eq!(read(line), expected, "{line}");
         }
         assert!(sample("a NaN").is_some_and(|sample| sample.value.is_nan()));
-        assert_eq!(samples("# TYPE a counter\na 1\n\nb 2\n").map(|sample| sample.name).collect::<Vec<_>>(), ["a", "b"]);
+        assert_eq!(
+            samples("# TYPE a counter\na 1\n\nb 2\n").map(|sample| sample.name).collect::<Vec<_>>(),
+            ["a", "b"]
+        );
     }
 }

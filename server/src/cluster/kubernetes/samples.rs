@@ -197,7 +197,9 @@ impl Sampled {
     /// looks are spread, and servers see alike.
     fn after(&self, now: Timestamp, interval: SignedDuration, uid: &str) -> Timestamp {
         if self.answers < ENOUGH {
-            return now.saturating_add(interval.min(EAGER_INTERVAL)).expect("a duration has no calendar units");
+            return now
+                .saturating_add(interval.min(EAGER_INTERVAL))
+                .expect("a duration has no calendar units");
         }
         let mut hasher = DefaultHasher::new();
         uid.hash(&mut hasher);
@@ -259,7 +261,11 @@ mod tests {
 
     fn pod(name: &str, address: &str, state: &serde_json::Value) -> DynamicObject {
         let triton = json!([{ "name": "triton", "image": "", "imageID": "", "ready": false, "restartCount": 0, "state": state }]);
-        object(Subject::Pods, name, &json!({ "phase": "Running", "podIP": address, "containerStatuses": triton }))
+        object(
+            Subject::Pods,
+            name,
+            &json!({ "phase": "Running", "podIP": address, "containerStatuses": triton }),
+        )
     }
 
     const AUTOSCALER: Subject = Subject::Object(Kind::HorizontalPodAutoscaler);
@@ -327,11 +333,11 @@ mod tests {
             samples.gauged(MetricName::QueueTime, "uid-a", at(second)).map(|gauged| (gauged.value, gauged.at))
         };
         due(&samples, 0);
-        samples.keep("uid-a", at(0), Some(page(1000, 10, 0)));
+        samples.keep("uid-a", at(0), Some(page(100_000, 1000, 0)));
         assert_eq!(value(0), None);
-        samples.keep("uid-a", at(5), Some(page(1000, 10, 0)));
+        samples.keep("uid-a", at(5), Some(page(100_000, 1000, 0)));
         assert_eq!(value(5), Some((0.0, at(5))), "nothing completed, nothing waits");
-        samples.keep("uid-a", at(20), Some(page(6000, 20, 3)));
+        samples.keep("uid-a", at(20), Some(page(105_000, 1010, 3)));
         assert_eq!(value(20), Some((500.0, at(20))));
         samples.keep("uid-a", at(19), Some(page(0, 0, 0)));
         assert_eq!(value(20), Some((500.0, at(20))), "a clock that was set back brings nothing");
