@@ -53,7 +53,7 @@ pub(super) fn custom_metrics(
         reader
             .advise("set server.autoscaling.builtin.prometheusUrl, or server.autoscaling.gpuSource: triton");
     }
-    demand_own_port(reader, builtin.listenPort);
+    demand_own_port(reader, builtin.port);
     if matches!(cluster, ClusterKind::Manifests { .. }) {
         let problem = "serves no metrics while server.cluster.kind is manifests, so that leases with metrics of Triton do \
                        not scale; the chart makes it kubernetes";
@@ -61,7 +61,7 @@ pub(super) fn custom_metrics(
         return None;
     }
     bounds.enabled.then(|| CustomMetrics {
-        address: SocketAddr::new(address, builtin.listenPort),
+        address: SocketAddr::new(address, builtin.port),
         service_name: builtin.service_name,
         prometheus_url: builtin.prometheus_url,
         scrape_interval: Duration::from_secs(prometheus.scrape_interval_seconds.into()),

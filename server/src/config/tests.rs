@@ -751,11 +751,11 @@ fn custom_metrics_are_served_where_the_provider_is_builtin_and_pods_are_seen() {
 #[test]
 fn builtin_needs_a_prometheus_only_for_what_tritons_do_not_tell() {
     let dcgm = format!("{BUILTIN}    gpuSource: dcgm\n");
-    assert_snapshot!(refused(&dcgm), @r"
+    assert_snapshot!(refused(&dcgm), @r#"
     values.yaml:8:5: server.autoscaling.gpuSource: "dcgm"
       is not possible with server.autoscaling.provider builtin and no Prometheus: Tritons do not tell what DCGM measures
       help: set server.autoscaling.builtin.prometheusUrl, or server.autoscaling.gpuSource: triton
-    ");
+    "#);
     let (config, _) =
         accepted(&format!("{dcgm}    builtin: {{prometheusUrl: 'https://prometheus.monitoring:9090/at'}}\n"));
     let lacking = Capabilities { pod_monitor: false, ..Capabilities::assumed() };
@@ -766,7 +766,7 @@ fn builtin_needs_a_prometheus_only_for_what_tritons_do_not_tell() {
 
 #[test]
 fn custom_metrics_have_a_port_of_their_own() {
-    let text = format!("{BUILTIN}    builtin: {{port: 30345}}\n");
+    let text = format!("{BUILTIN}    builtin: {{listenPort: 30345}}\n");
     assert!(
         refused(&text).contains("must be another port than server.apiService.port"),
         "{}",
