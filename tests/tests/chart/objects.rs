@@ -381,8 +381,8 @@ fn custom_metrics_need_a_port_of_their_own() {
     for (port, problem) in
         [("0", "a Service needs a port"), ("30345", "must be another port"), ("8080", "must be another port")]
     {
-        let values =
-            BUILTIN.replace("provider: builtin", &format!("provider: builtin, builtin: {{listenPort: {port}}}"));
+        let values = BUILTIN
+            .replace("provider: builtin", &format!("provider: builtin, builtin: {{listenPort: {port}}}"));
         let complaint = helm.template(&values).unwrap_err();
         assert!(complaint.contains(problem), "{port}: {complaint}");
     }
