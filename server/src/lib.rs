@@ -6,6 +6,7 @@ pub mod chain;
 pub mod clock;
 pub mod cluster;
 pub mod config;
+pub mod custom_metrics;
 pub mod domain;
 pub mod grpc;
 pub mod metrics;

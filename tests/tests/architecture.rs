@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What each module of the server may use of the others. `main` and `serve` wire everything.
-const ARROWS: [(&str, &[&str]); 12] = [
+const ARROWS: [(&str, &[&str]); 13] = [
     ("domain", &[]),
     ("clock", &[]),
     ("chain", &[]),
@@ -18,6 +18,7 @@ const ARROWS: [(&str, &[&str]); 12] = [
     ("metrics", &["domain"]),
     ("store", &["clock", "domain"]),
     ("cluster", &["clock", "domain"]),
+    ("custom_metrics", &["chain", "clock", "cluster", "domain"]),
     ("grpc", &["auth", "chain", "clock", "domain", "store"]),
     ("reconcile", &["clock", "cluster", "domain", "metrics", "store"]),
 ];

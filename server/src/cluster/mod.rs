@@ -4,16 +4,18 @@
 pub mod kubernetes;
 pub mod manifests;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use jiff::Timestamp;
 
 use crate::domain::autoscaler::explanation::Evidence;
 use crate::domain::capabilities::Capabilities;
 use crate::domain::lease::{Happening, Lease, LeaseId};
 use crate::domain::observed::Observed;
 use crate::domain::plan::{Kind, Plan};
+use crate::domain::scaling::MetricName;
 use crate::domain::usage::Served;
 
 /// Sees what there is. Answers come from memory that a watch keeps fresh, never from a call.
@@ -80,6 +82,60 @@ pub trait Inspect: Send + Sync {
     /// Returns what is known of the autoscaler of a lease, after a few calls; `None` where objects are not observed.
     fn autoscaler<'a>(&'a self, lease: &'a Lease) -> BoxFuture<'a, Option<Evidence>>;
 }
+
+/// A pod of a lease that scales by itself.
+#[derive(Clone, Copy, Debug)]
+pub struct ScalingPod<'a> {
+    /// Its lease.
+    pub lease: LeaseId,
+    /// Its name.
+    pub name: &'a str,
+    /// Its UID.
+    pub uid: &'a str,
+    /// Its labels.
+    pub labels: &'a BTreeMap<String, String>,
+}
+
+/// Shows the pods of leases that scale by themselves.
+pub trait Show: Send + Sync {
+    /// Shows each pod once. What it does with one must be short: watches wait meanwhile.
+    fn show_scaling(&self, show: &mut dyn FnMut(ScalingPod<'_>));
+}
+
+/// The name by which a value of a pod is asked for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PodName {
+    /// Its lease.
+    pub lease: LeaseId,
+    /// Its name.
+    pub name: String,
+    /// Its UID.
+    pub uid: String,
+}
+
+/// The value of a metric for one pod.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Gauged {
+    /// The value, a finite number.
+    pub value: f64,
+    /// When it was measured.
+    pub at: Timestamp,
+}
+
+/// Tells the values by which leases scale.
+pub trait Gauge: Send + Sync {
+    /// Returns what the metric is for each of these pods, in their order; nothing where it has no value.
+    fn gauge<'a>(
+        &'a self,
+        metric: MetricName,
+        pods: &'a [PodName],
+    ) -> BoxFuture<'a, Result<Vec<Option<Gauged>>, GaugeError>>;
+}
+
+/// Values cannot be told now.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct GaugeError(pub String);
 
 /// A cluster that can be observed, measured, inspected and acted on.
 pub trait Cluster: Observe + Measure + Inspect + Act {}

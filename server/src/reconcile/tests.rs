@@ -6,7 +6,8 @@ use futures::future::BoxFuture;
 use tokio::time::timeout;
 
 use super::*;
-use crate::cluster::{Act, ActError, Measure, Observe};
+use crate::cluster::{Act, ActError, Inspect, Measure, Observe};
+use crate::domain::autoscaler::explanation::Evidence;
 use crate::domain::capabilities::Capabilities;
 use crate::domain::lease::{Happening, Lease};
 use crate::domain::observed::Observed;
@@ -53,6 +54,12 @@ impl Measure for Silent {
     }
 
     fn follow_progress(&self, _: bool) {}
+}
+
+impl Inspect for Silent {
+    fn autoscaler<'a>(&'a self, _: &'a Lease) -> BoxFuture<'a, Option<Evidence>> {
+        Box::pin(std::future::ready(None))
+    }
 }
 
 impl Act for Silent {

@@ -1,6 +1,7 @@
 //! Puts the parts of a server together: [`start`] wires store, cluster, reconciler and gRPC, [`serve`] keeps them running
 //! until it is told to stop.
 
+mod custom_metrics;
 mod figures;
 mod listener;
 mod tls;
@@ -83,6 +84,17 @@ pub enum ServeError {
         /// Why not.
         source: io::Error,
     },
+    /// The address of custom.metrics.k8s.io cannot be listened on.
+    #[error("cannot listen on {address} (server.autoscaling.builtin.listenPort)")]
+    ListenCustomMetrics {
+        /// The address.
+        address: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Prometheus cannot be asked.
+    #[error("cannot read the authorities of this machine for server.autoscaling.builtin.prometheusUrl")]
+    Prometheus(#[source] io::Error),
     /// A file of TLS cannot be used.
     #[error("cannot use {} (server.tls.{key}): {problem}", path.display())]
     Tls {
@@ -151,6 +163,7 @@ pub async fn start(config: &Config, clock: Clock) -> Result<Running, ServeError>
     };
     let reconciler = Reconciler::new(store.clone(), cluster.as_dyn(), clock.clone(), waker.clone(), options);
     let (seen, inspected) = (cluster.as_dyn(), cluster.as_dyn());
+    let leases_namespace = namespace.clone();
     let services = Services {
         store: store.clone(),
         clock: clock.clone(),
@@ -182,6 +195,10 @@ pub async fn start(config: &Config, clock: Clock) -> Result<Running, ServeError>
         Some(address) => Some(figures::serve(address, metrics, &stop, &mut parts).await?),
         None => None,
     };
+    if let (Some(served), Held::Kubernetes(kubernetes)) = (&config.custom_metrics, &cluster) {
+        custom_metrics::start(config, served, kubernetes, &leases_namespace, &clock, &stop, &mut parts)
+            .await?;
+    }
     let until_stop = stop.clone();
     let config = config.clone();
     parts.spawn(async move {

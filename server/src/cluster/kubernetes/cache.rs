@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::autoscaler;
 use super::live::{DeploymentStatus, Stamp};
-use super::pods::{Agent, Pods};
+use super::pods::{Agent, Measurable, Pods};
 use super::substance::hash_of;
 use crate::clock::{stopwatch, system_now};
 use crate::domain::autoscaler::record::{Record, Status};
@@ -246,6 +246,16 @@ impl Cache {
     /// Returns the UID of each pod of a lease, and where it is reached if it serves.
     pub fn serving(&self, id: LeaseId) -> Vec<(String, Option<IpAddr>)> {
         self.lock().get(&id).map(|seen| seen.pods.serving()).unwrap_or_default()
+    }
+
+    /// Shows the pods of every lease of which an autoscaler was seen.
+    pub fn show_scaling(&self, mut show: impl FnMut(LeaseId, Measurable<'_>)) {
+        let leases = self.lock();
+        let scaling =
+            leases.iter().filter(|(_, seen)| seen.objects.contains_key(&Kind::HorizontalPodAutoscaler));
+        for (id, seen) in scaling {
+            seen.pods.measurable().for_each(|pod| show(*id, pod));
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<LeaseId, Seen>> {

@@ -20,6 +20,7 @@ pub(super) async fn discover(client: &Client, calls: &Calls) -> Result<Capabilit
         scaled_object: keda.iter().any(|kind| kind == "ScaledObject"),
         custom_metrics: has_group("custom.metrics.k8s.io"),
         resource_metrics: has_group("metrics.k8s.io"),
+        custom_metrics_service: None,
     })
 }
 

@@ -80,7 +80,7 @@ impl Kubernetes {
         let (pods, events, samples) = tokio::join!(
             self.pods_of(lease.id),
             self.events_of(lease.id),
-            join_all(metrics.iter().map(|name| self.samples(lease.id, *name)))
+            join_all(metrics.iter().map(|name| self.samples_of(lease.id, *name)))
         );
         let (record, replicas, troubles) = self.cache.autoscaler(lease.id);
         Evidence {
@@ -115,7 +115,7 @@ impl Kubernetes {
     }
 
     /// Returns the values of a metric, by pod.
-    async fn samples(&self, id: LeaseId, name: MetricName) -> Result<Samples, String> {
+    async fn samples_of(&self, id: LeaseId, name: MetricName) -> Result<Samples, String> {
         match metric_source(name) {
             MetricSource::Container(resource) => self.used(id, resource).await,
             MetricSource::Recorded(series) => self.recorded(id, series).await,

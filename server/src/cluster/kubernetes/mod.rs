@@ -1,16 +1,19 @@
 //! A cluster behind a Kubernetes API server: watches keep a cache, applies and deletes change what there is.
 
+pub mod aggregation;
 mod announce;
 mod apply;
 mod autoscaler;
 mod cache;
 mod calls;
 mod discovery;
+mod exposition;
 mod http;
 mod inspect;
 mod live;
 mod pods;
 mod progress;
+pub mod samples;
 mod substance;
 mod usage;
 mod watch;
@@ -34,7 +37,7 @@ pub use self::calls::Limits;
 use self::progress::Followers;
 use self::watch::Listed;
 pub use self::watch::Wake;
-use super::{Act, ActError, Inspect, Measure, Observe, Sight};
+use super::{Act, ActError, Inspect, Measure, Observe, ScalingPod, Show, Sight};
 use crate::clock::stopwatch;
 use crate::domain::autoscaler::explanation::Evidence;
 use crate::domain::capabilities::Capabilities;
@@ -88,6 +91,8 @@ pub struct Kubernetes {
     looks: Semaphore,
     announcer: Announcer,
     capabilities: signal::Sender<Capabilities>,
+    /// Who serves custom.metrics.k8s.io, where that was looked at.
+    custom_metrics_service: Arc<Mutex<Option<String>>>,
     wake: Wake,
     /// Why it is not known what the cluster serves.
     undiscovered: Mutex<Option<String>>,
@@ -139,6 +144,7 @@ impl Kubernetes {
             installation: options.installation,
             calls,
             capabilities: signal::Sender::new(Capabilities::unknown()),
+            custom_metrics_service: Arc::default(),
             wake,
             undiscovered: Mutex::default(),
             watches: Mutex::default(),
@@ -236,7 +242,17 @@ impl Observe for Kubernetes {
     }
 
     fn capabilities(&self) -> Capabilities {
-        self.capabilities.borrow().clone()
+        let custom_metrics_service =
+            self.custom_metrics_service.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Capabilities { custom_metrics_service, ..self.capabilities.borrow().clone() }
+    }
+}
+
+impl Show for Kubernetes {
+    fn show_scaling(&self, show: &mut dyn FnMut(ScalingPod<'_>)) {
+        self.cache.show_scaling(|lease, pod| {
+            show(ScalingPod { lease, name: pod.name, uid: pod.uid, labels: pod.labels });
+        });
     }
 }
 

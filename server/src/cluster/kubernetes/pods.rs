@@ -24,6 +24,18 @@ struct Known {
     address: Option<IpAddr>,
     /// Whether its agent runs.
     has_agent: bool,
+    /// Whether its Triton runs, ready or not.
+    has_triton: bool,
+    labels: BTreeMap<String, String>,
+}
+
+/// A pod as it is seen by whoever measures it.
+pub(super) struct Measurable<'a> {
+    pub name: &'a str,
+    pub uid: &'a str,
+    pub labels: &'a BTreeMap<String, String>,
+    /// Where its Triton is reached, while that runs.
+    pub address: Option<IpAddr>,
 }
 
 /// The agent of a pod that is not ready yet.
@@ -97,6 +109,16 @@ impl Pods {
         self.0.values().map(|pod| (pod.uid.clone(), address(pod))).collect()
     }
 
+    /// Returns every pod for those who measure it.
+    pub fn measurable(&self) -> impl Iterator<Item = Measurable<'_>> {
+        self.0.iter().map(|(name, pod)| Measurable {
+            name,
+            uid: &pod.uid,
+            labels: &pod.labels,
+            address: pod.address.filter(|_| pod.has_triton),
+        })
+    }
+
     pub fn seen(&self) -> Vec<PodSeen> {
         self.0.values().map(|pod| pod.seen.clone()).collect()
     }
@@ -143,6 +165,8 @@ fn read(object: DynamicObject) -> Option<Known> {
         uid: pod.metadata.uid.unwrap_or_default(),
         address: status.pod_ip.as_deref().and_then(|address| address.parse().ok()),
         has_agent: status.init_container_statuses.iter().flatten().any(runs),
+        has_triton: status.container_statuses.iter().flatten().any(runs),
+        labels: pod.metadata.labels.unwrap_or_default(),
     })
 }
 

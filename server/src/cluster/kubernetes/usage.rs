@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 
+use super::exposition::samples;
 use super::{Kubernetes, http};
 use crate::domain::lease::LeaseId;
 use crate::domain::plan::TRITON_METRICS;
@@ -46,15 +47,8 @@ impl Kubernetes {
 
 /// Returns the sum of the counter in metrics in the text format of Prometheus.
 fn count(metrics: &str) -> u64 {
-    let values = metrics.lines().filter_map(|line| {
-        let labels_and_value = line.strip_prefix(COUNTER)?;
-        // A name that only begins like the counter goes on with a letter.
-        let value = match labels_and_value.strip_prefix('{') {
-            Some(labelled) => labelled.rsplit_once('}')?.1,
-            None => labels_and_value.strip_prefix(' ')?,
-        };
-        value.split_whitespace().next()?.parse::<f64>().ok().filter(|value| *value >= 0.0)
-    });
+    let counted = samples(metrics).filter(|sample| sample.name == COUNTER && sample.value >= 0.0);
+    let values = counted.map(|sample| sample.value);
     // A counter beyond the integers of f64 is none of this world.
     values.sum::<f64>() as u64
 }

@@ -1,4 +1,5 @@
-//! What an autoscaler reads for each metric, so that the rules that record it and the autoscaler agree on its name.
+//! What an autoscaler reads for each metric, so that the rules that record it, whoever serves it and the autoscaler agree on its
+//! name.
 
 use crate::domain::scaling::MetricName;
 
@@ -19,5 +20,13 @@ pub fn source(metric: MetricName) -> Source {
         MetricName::GpuUtilization => Source::Recorded("tms_gpu_utilization"),
         MetricName::GpuMemoryUtilization => Source::Recorded("tms_gpu_memory_utilization"),
         MetricName::QueueTime => Source::Recorded("tms_avg_request_queue_duration"),
+    }
+}
+
+/// Returns the series that holds `metric` for each pod; `None` where the cluster measures it itself.
+pub fn series(metric: MetricName) -> Option<&'static str> {
+    match source(metric) {
+        Source::Container(_) => None,
+        Source::Recorded(series) => Some(series),
     }
 }

@@ -125,6 +125,7 @@ pub fn capabilities(cluster_kind: &str, found: &Capabilities) -> v1::Capabilitie
         custom_metrics: found.custom_metrics,
         resource_metrics: found.resource_metrics,
         autoscaler_tolerance: found.autoscaler_tolerance(),
+        custom_metrics_service: found.custom_metrics_service.clone().unwrap_or_default(),
     }
 }
 
