@@ -84,6 +84,7 @@ fn a_simulation_is_refused_as_a_lease_is() {
     let wrong = place.write("wrong.csv", "time,requests\n0,1\n");
     assert_shows!(person.tmsctl(&format!("lease simulate --load {} --service-time 80ms", wrong.display())).whole(), @r#"
     fatal: line 1: there is no column requests_per_second; the header names `time` and `requests_per_second` (load_csv @ Simulate)
+    hint: look at --load; `tmsctl server bounds` shows what this server allows
     exit 1
     "#);
 }
