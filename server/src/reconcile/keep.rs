@@ -12,7 +12,6 @@ use futures::stream;
 use jiff::Timestamp;
 
 use super::{BATCH, Reconciler, Renewal};
-use crate::cluster::Sight;
 use crate::domain::lease::{Lease, LeaseId, SERVER};
 use crate::domain::life::later;
 use crate::domain::usage::{Served, Usage};
@@ -29,10 +28,9 @@ impl Reconciler {
         *self.usage() = self.options.renewal.map(|_| Usage::since(self.clock.now()));
     }
 
-    /// Whether use may move the end of a lease, and its pods may be there without having been seen yet.
-    pub(super) fn may_be_in_use_unseen(&self, lease: &Lease, sight: &Sight) -> bool {
-        let is_renewed = self.options.renewal.is_some() && lease.spec.automatic_renewal.is_some();
-        is_renewed && *sight == Sight::NotYet
+    /// Whether use may move the end of a lease, so that it is not ended before its pods could be seen and asked.
+    pub(super) fn may_be_kept_alive(&self, lease: &Lease) -> bool {
+        self.options.renewal.is_some() && lease.spec.automatic_renewal.is_some()
     }
 
     /// Keeps leases alive that are used, for ever.

@@ -134,7 +134,7 @@ impl Reconciler {
     /// Does what needs no look at the cluster, while there is none.
     async fn step_blindly(&self, lease: &Lease, sight: Sight, now: Timestamp) -> Result<bool, PassError> {
         let is_over = lease.end.is_none() && now >= lease.expires_at;
-        if is_over && !self.may_be_in_use_unseen(lease, &sight) {
+        if is_over && !self.may_be_kept_alive(lease) {
             self.expire(lease, now).await?;
             return Ok(false);
         }
