@@ -164,8 +164,11 @@ fn lease_facts<'a>(lease: &Lease, now: Timestamp) -> Vec<(&'a str, String)> {
 /// Returns how use renews a lease, and when it last did.
 fn renewal(lease: &Lease, now: Timestamp) -> String {
     let Some(renewal) = &lease.spec.automatic_renewal else { return String::new() };
-    let window =
-        renewal.idle_window.as_ref().map(|window| format!(", for {window} each time")).unwrap_or_default();
+    let window = renewal
+        .idle_window
+        .as_ref()
+        .map(|window| format!(", for {} each time", words::spelled(window)))
+        .unwrap_or_default();
     let last =
         lease.last_used_at.map(|at| format!("; last {}", words::relative(at, now))).unwrap_or_default();
     format!("by use{window}{last}")

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 
 use super::caller;
 use super::certificate::Identity;
+use crate::chain::chain;
 use crate::clock::system_now;
 use crate::cluster::ActError;
 use crate::cluster::kubernetes::aggregation::{Aggregation, FrontProxy, Registration};
@@ -65,7 +66,7 @@ pub(super) async fn keep(aggregation: &Aggregation, trust: &watch::Sender<Option
         let (trouble, pause) = match look(aggregation, &mut known, trust).await {
             Ok(Registration::Ours) => (None, INTERVAL),
             Ok(Registration::HeldBy(holder)) => (Some(held_by(&holder)), INTERVAL),
-            Err(trouble) => (Some(describe(&trouble)), RETRY_INTERVAL),
+            Err(trouble) => (Some(chain(&trouble)), RETRY_INTERVAL),
         };
         let news = Some(trouble);
         if said != news {
@@ -86,11 +87,6 @@ fn held_by(holder: &str) -> String {
         "{holder} serves it already, and is left alone; leases that scale by metrics of Triton keep their replicas. Remove that \
          one's APIServices, or set server.autoscaling.provider to adapter"
     )
-}
-
-fn describe(trouble: &Trouble) -> String {
-    let causes = std::iter::successors(Some(trouble as &dyn std::error::Error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 async fn look(

@@ -214,7 +214,7 @@ fn metric_table(metrics: &[Metric], width: Option<u16>) -> String {
             metric.value.map_or("?".to_owned(), |value| amount(&metric.name, value)),
             words::threshold(&metric.name, metric.target),
             metric.proposal.map_or("?".to_owned(), |count| count.to_string()),
-            metric.age.clone().unwrap_or_default(),
+            metric.age.as_deref().map(words::spelled).unwrap_or_default(),
             message,
         ]
     });

@@ -61,7 +61,7 @@ fn page(info: &Info) -> String {
         ("Kubernetes", info.kubernetes_version.clone()),
     ];
     if !info.custom_metrics_service.is_empty() {
-        facts.push(("Custom metrics", info.custom_metrics_service.clone()));
+        facts.push(("Metrics API", info.custom_metrics_service.clone()));
     }
     let facts = text::facts(&facts);
     let rows = found(info).map(|(_, what, is_there)| [what.to_owned(), yes_no(is_there).to_owned()]);
