@@ -43,7 +43,7 @@ that wait.
 Examples:
   tmsctl lease simulate --load trace.csv --service-time 80ms --cold-start 90s \\
       --autoscaling-max-replicas 4 --autoscaling-queue-time=200ms
-  tmsctl lease simulate --load trace.csv --service-time 80ms --lease 3f0a -o json | jq .summary.gpu_hours")]
+  tmsctl lease simulate --load trace.csv --service-time 80ms --lease 3f0a -o json")]
 pub struct Arguments {
     /// Requests per second over time: a CSV file, or - for standard input
     #[arg(long, value_name = "FILE")]
