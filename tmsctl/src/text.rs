@@ -166,8 +166,7 @@ fn renewal(lease: &Lease, now: Timestamp) -> String {
     let Some(renewal) = &lease.spec.automatic_renewal else { return String::new() };
     let window = renewal
         .idle_window
-        .as_ref()
-        .map(|window| format!(", for {} each time", words::spelled(window)))
+        .map(|window| format!(", for {} each time", words::duration(window.0)))
         .unwrap_or_default();
     let last =
         lease.last_used_at.map(|at| format!("; last {}", words::relative(at, now))).unwrap_or_default();

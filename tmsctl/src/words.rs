@@ -28,13 +28,6 @@ pub fn duration(duration: Duration) -> String {
     parts.join(" ")
 }
 
-/// Returns the same for seconds as they are written in JSON, such as `90s` or `0.5s`.
-pub fn spelled(seconds: &str) -> String {
-    let number = seconds.strip_suffix('s').and_then(|number| number.parse().ok());
-    let parsed = number.and_then(|number| Duration::try_from_secs_f64(number).ok());
-    parsed.map_or_else(|| seconds.to_owned(), duration)
-}
-
 /// Returns the seconds of a duration, rounded to what two units can tell.
 fn rounded(duration: Duration) -> u64 {
     let seconds = (duration + Duration::from_millis(500)).as_secs();
@@ -84,12 +77,6 @@ pub fn count(count: usize, noun: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn seconds_of_json_are_spelled_for_people() {
-        let spelled: Vec<_> = ["1800s", "15.061423614s", "0s", "soon"].map(super::spelled).into();
-        assert_eq!(spelled, ["30m", "15s", "0s", "soon"]);
-    }
 
     #[test]
     fn bytes_are_told_in_the_largest_unit_of_which_there_is_one() {

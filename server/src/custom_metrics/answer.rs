@@ -22,19 +22,18 @@ pub(super) enum Version {
 
 impl Version {
     pub fn read(text: &str) -> Option<Self> {
-        match text {
-            "v1beta1" => Some(Self::V1Beta1),
-            "v1beta2" => Some(Self::V1Beta2),
-            _ => None,
+        [Self::V1Beta1, Self::V1Beta2].into_iter().find(|version| version.name() == text)
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::V1Beta1 => "v1beta1",
+            Self::V1Beta2 => "v1beta2",
         }
     }
 
     fn group_version(self) -> String {
-        let version = match self {
-            Self::V1Beta1 => "v1beta1",
-            Self::V1Beta2 => "v1beta2",
-        };
-        format!("{GROUP}/{version}")
+        format!("{GROUP}/{}", self.name())
     }
 }
 

@@ -8,7 +8,7 @@ use axum::extract::{Extension, Path, RawQuery, State};
 use axum::http::{HeaderMap, Request, Response, StatusCode};
 use axum::middleware::{self, Next};
 use axum::routing::get;
-use kube::core::Selector;
+use kube::core::{Selector, SelectorExt};
 use url::form_urlencoded;
 
 use super::answer::{self, Item, Version};
@@ -16,7 +16,6 @@ use super::caller::Peer;
 use super::selector;
 use crate::cluster::{Gauge, PodName, Show};
 use crate::domain::plan;
-use crate::domain::scaling::MetricName;
 
 /// What answers are made of.
 pub(super) struct Desk {
@@ -91,8 +90,7 @@ async fn values(
     let Some(version) = Version::read(&version) else {
         return not_found(&format!("there is no version {version:?}"));
     };
-    let metric = MetricName::ALL.into_iter().find(|metric| plan::series(*metric) == Some(series.as_str()));
-    let Some(metric) = metric else {
+    let Some(metric) = plan::metric_of(&series) else {
         return not_found(&format!("the server could not find the metric {series} for pods"));
     };
     let question = match question(query.as_deref().unwrap_or_default()) {
@@ -120,14 +118,13 @@ impl Desk {
     fn asked_for(&self, name: &str, question: &Question) -> Vec<PodName> {
         let mut pods = Vec::new();
         self.pods.show_scaling(&mut |pod| {
-            let is_meant =
-                if name == "*" { selector::selects(&question.pods, pod.labels) } else { name == pod.name };
+            let is_meant = if name == "*" { question.pods.matches(pod.labels) } else { name == pod.name };
             if !is_meant {
                 return;
             }
             let lease = pod.lease.to_string();
             let of_value = answer::labels_of_value(&self.namespace, pod.name, &lease);
-            if question.values.selects_all() || selector::selects(&question.values, &of_value) {
+            if question.values.selects_all() || question.values.matches(&of_value) {
                 pods.push(PodName { lease: pod.lease, name: pod.name.to_owned(), uid: pod.uid.to_owned() });
             }
         });

@@ -1,8 +1,8 @@
 //! Label selectors as they stand in a query: `app=x,tier in (a,b),!legacy`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use kube::core::{Expression, Selector, SelectorExt};
+use kube::core::{Expression, Selector};
 
 /// A text is no label selector.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -19,11 +19,6 @@ pub(super) fn parse(text: &str) -> Result<Selector, Unreadable> {
     requirements(text)
         .map(|part| requirement(part).ok_or_else(|| Unreadable(part.trim().to_owned())))
         .collect()
-}
-
-/// Whether a selector selects something of these labels.
-pub(super) fn selects(selector: &Selector, labels: &BTreeMap<String, String>) -> bool {
-    selector.matches(labels)
 }
 
 /// Splits at commas outside of parentheses.
@@ -78,6 +73,10 @@ fn is_of_name(c: char, more: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use kube::core::SelectorExt;
+
     use super::*;
 
     fn labels() -> BTreeMap<String, String> {
@@ -115,7 +114,7 @@ mod tests {
         ];
         for (text, expected) in table {
             let selector = parse(text).unwrap_or_else(|error| panic!("{text}: {error}"));
-            assert_eq!(selects(&selector, &labels()), expected, "{text}");
+            assert_eq!(selector.matches(&labels()), expected, "{text}");
         }
     }
 

@@ -3,7 +3,6 @@
 //! database's hand; and a server trusts in its lock no longer than that after a question that was answered.
 
 use std::error::Error;
-use std::io;
 use std::time::{Duration, Instant};
 
 use sqlx::postgres::{PgAdvisoryLock, PgConnectOptions, PgPool};
@@ -12,7 +11,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::session::{self, BACK_OFF};
-use super::sql::Pool;
+use super::sql::{Pool, within};
 use super::{Store, StoreError};
 use crate::clock::stopwatch;
 
@@ -130,11 +129,11 @@ fn is_ahead(until: &Option<Instant>) -> bool {
 /// Tries to get the lock, in a session of its own, until that succeeds.
 async fn lead(pool: &PgPool, lock: &PgAdvisoryLock) -> Result<Leadership, sqlx::Error> {
     let options = pool.connect_options();
-    let mut session = timeout(CONNECTING, open(&options)).await.map_err(too_late)??;
+    let mut session = within(CONNECTING, open(&options)).await?;
     let mut has_told = false;
     loop {
         let sent = stopwatch();
-        session = match timeout(PATIENCE, lock.try_acquire(session)).await.map_err(too_late)?? {
+        session = match within(PATIENCE, lock.try_acquire(session)).await? {
             Either::Left(held) => {
                 let until = watch::Sender::new(Some(sent + TERM));
                 return Ok(Leadership(Hold::Lock { session: held.leak(), until }));
@@ -159,12 +158,8 @@ async fn open(options: &PgConnectOptions) -> Result<PgConnection, sqlx::Error> {
 /// Asks the session whether it is there, and returns until when that answer makes sure of its lock.
 async fn ask(session: &mut PgConnection) -> Result<Instant, sqlx::Error> {
     let sent = stopwatch();
-    timeout(PATIENCE, sqlx::query("SELECT 1").execute(session)).await.map_err(too_late)??;
+    within(PATIENCE, sqlx::query("SELECT 1").execute(session)).await?;
     Ok(sent + TERM)
-}
-
-fn too_late(_: tokio::time::error::Elapsed) -> sqlx::Error {
-    io::Error::from(io::ErrorKind::TimedOut).into()
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::session::{self, BACK_OFF};
-use super::sql::{Query, sql};
+use super::sql::{Query, sql, within};
 use super::{Announcement, Changed};
 use crate::clock::stopwatch;
 use crate::domain::lease::LeaseId;
@@ -134,9 +134,9 @@ impl Channel {
             .idle_timeout(None)
             .after_connect(|connection, _| Box::pin(session::set(connection, &SETTINGS)))
             .connect_lazy_with(options.clone());
-        let mut listener = timeout(ANSWER * 2, PgListener::connect_with(&pool)).await.map_err(too_late)??;
+        let mut listener = within(ANSWER * 2, PgListener::connect_with(&pool)).await?;
         listener.eager_reconnect(false);
-        timeout(ANSWER, listener.listen(&self.name)).await.map_err(too_late)??;
+        within(ANSWER, listener.listen(&self.name)).await?;
         is_listening.store(true, Ordering::Relaxed);
         tell(news, Announcement::Missed);
         loop {
@@ -146,7 +146,7 @@ impl Channel {
                 Ok(Err(error)) => return Err(error),
                 Err(_) => {
                     let answer = sqlx::query("SELECT 1").execute(&mut listener);
-                    timeout(ANSWER, answer).await.map_err(too_late)??;
+                    within(ANSWER, answer).await?;
                 }
             }
         }
@@ -179,10 +179,6 @@ impl Listening {
 fn tell(news: &broadcast::Sender<Announcement>, heard: Announcement) {
     // Without a receiver nobody wants to know.
     let _ = news.send(heard);
-}
-
-fn too_late(_: tokio::time::error::Elapsed) -> sqlx::Error {
-    io::Error::from(io::ErrorKind::TimedOut).into()
 }
 
 #[cfg(test)]

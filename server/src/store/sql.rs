@@ -13,7 +13,7 @@ use sqlx::{AssertSqlSafe, Error, Row as _};
 
 use crate::domain::lease::LeaseId;
 
-/// Time for an answer of PostgreSQL to a question, with the wait for a connection.
+/// Time for an answer of PostgreSQL to a question that writes nothing, with the wait for a connection.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Connections of one database.
@@ -88,9 +88,12 @@ pub(super) fn is_away(error: &Error) -> bool {
     }
 }
 
-/// Bounds how long PostgreSQL is waited for where nothing is written: a connection that was cut off in silence says nothing.
-async fn answered<T>(answer: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-    let in_time = tokio::time::timeout(PATIENCE, answer).await;
+/// Bounds how long PostgreSQL is waited for: a connection that was cut off in silence says nothing.
+pub(super) async fn within<T>(
+    time: Duration,
+    answer: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    let in_time = tokio::time::timeout(time, answer).await;
     in_time.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()))
 }
 
@@ -101,9 +104,11 @@ impl Pool {
             Self::Sqlite(pool) => {
                 prepared!(query).fetch_all(pool).await?.into_iter().map(Row::Sqlite).collect()
             }
-            Self::Postgres(pool) => {
-                answered(prepared!(query).fetch_all(pool)).await?.into_iter().map(Row::Postgres).collect()
-            }
+            Self::Postgres(pool) => within(PATIENCE, prepared!(query).fetch_all(pool))
+                .await?
+                .into_iter()
+                .map(Row::Postgres)
+                .collect(),
         })
     }
 
@@ -111,7 +116,9 @@ impl Pool {
     pub async fn fetch_optional(&self, query: Query) -> Result<Option<Row>, Error> {
         Ok(match self {
             Self::Sqlite(pool) => prepared!(query).fetch_optional(pool).await?.map(Row::Sqlite),
-            Self::Postgres(pool) => answered(prepared!(query).fetch_optional(pool)).await?.map(Row::Postgres),
+            Self::Postgres(pool) => {
+                within(PATIENCE, prepared!(query).fetch_optional(pool)).await?.map(Row::Postgres)
+            }
         })
     }
 

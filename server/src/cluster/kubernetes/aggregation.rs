@@ -16,6 +16,7 @@ use kube::api::{Api, Patch, PatchParams};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::apply::NO_OBJECT_YET;
 use super::calls::Calls;
 use super::{FIELD_MANAGER, Kubernetes};
 use crate::cluster::ActError;
@@ -30,8 +31,6 @@ pub const VERSIONS: [(&str, i32); 2] = [("v1beta1", 100), ("v1beta2", 200)];
 const GROUP_PRIORITY: i32 = 100;
 /// Port of the Service.
 const PORT: i32 = 443;
-/// An apply that names this version succeeds only where there is no object yet (see `apply`).
-const NO_OBJECT_YET: &str = "1";
 
 /// Serving an API of the Kubernetes API server.
 pub struct Aggregation {

@@ -19,7 +19,7 @@ const HANDOVER_MANAGER: &str = "tms-replicas-handover";
 
 /// An apply that names this version succeeds only where there is no object yet: no object has it, and the API server
 /// ignores it on creation.
-const NO_OBJECT_YET: &str = "1";
+pub(super) const NO_OBJECT_YET: &str = "1";
 
 impl Kubernetes {
     /// Makes the objects of `lease` those of the plan.

@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Amount;
 use kube::api::DynamicObject;
 
 use crate::domain::autoscaler::record::{Reported, Stated, Status};
-use crate::domain::plan::{MetricSource, metric_source};
+use crate::domain::plan::{MetricSource, metric_of, metric_source};
 use crate::domain::quantity::Quantity;
 use crate::domain::scaling::MetricName;
 
@@ -59,7 +59,7 @@ fn target(spec: &MetricSpec) -> Option<(MetricName, Reported)> {
         (Some(resource), _) => {
             (of_resource(&resource.name)?, i64::from(resource.target.average_utilization?) * 1000)
         }
-        (None, Some(pods)) => (of_series(&pods.metric.name)?, milli(pods.target.average_value.as_ref()?)?),
+        (None, Some(pods)) => (metric_of(&pods.metric.name)?, milli(pods.target.average_value.as_ref()?)?),
         (None, None) => return None,
     };
     Some((name, Reported { value_milli: None, target_milli }))
@@ -71,7 +71,7 @@ fn value(status: &MetricStatus) -> Option<(MetricName, i64)> {
             Some((of_resource(&resource.name)?, i64::from(resource.current.average_utilization?) * 1000))
         }
         (None, Some(pods)) => {
-            Some((of_series(&pods.metric.name)?, milli(pods.current.average_value.as_ref()?)?))
+            Some((metric_of(&pods.metric.name)?, milli(pods.current.average_value.as_ref()?)?))
         }
         (None, None) => None,
     }
@@ -81,13 +81,6 @@ fn of_resource(resource: &str) -> Option<MetricName> {
     MetricName::ALL.into_iter().find(|name| match metric_source(*name) {
         MetricSource::Container(used) => used == resource,
         MetricSource::Recorded(_) => false,
-    })
-}
-
-fn of_series(series: &str) -> Option<MetricName> {
-    MetricName::ALL.into_iter().find(|name| match metric_source(*name) {
-        MetricSource::Recorded(recorded) => recorded == series,
-        MetricSource::Container(_) => false,
     })
 }
 

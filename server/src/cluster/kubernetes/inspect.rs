@@ -12,6 +12,7 @@ use serde::Deserialize;
 use url::form_urlencoded;
 
 use super::Kubernetes;
+use super::aggregation::{GROUP, VERSIONS};
 use super::autoscaler::milli;
 use crate::clock::system_now;
 use crate::cluster::ActError;
@@ -26,8 +27,6 @@ use crate::domain::scaling::{MetricName, Scaling};
 const MOST_EVENTS: u32 = 500;
 /// Window of a sample that does not name one.
 const USUAL_WINDOW: SignedDuration = SignedDuration::from_secs(60);
-/// Versions in which custom metrics are served, in the order in which they are tried.
-const VERSIONS: [&str; 2] = ["v1beta1", "v1beta2"];
 
 /// The values of a custom metric.
 #[derive(Deserialize)]
@@ -140,13 +139,13 @@ impl Kubernetes {
 
     async fn recorded(&self, id: LeaseId, series: &str) -> Result<Samples, String> {
         let mut refused = None;
-        for version in VERSIONS {
+        for (version, _) in VERSIONS {
             let path = format!(
-                "/apis/custom.metrics.k8s.io/{version}/namespaces/{}/pods/*/{series}?labelSelector={}",
+                "/apis/{GROUP}/{version}/namespaces/{}/pods/*/{series}?labelSelector={}",
                 self.namespace,
                 encoded(&selector(id))
             );
-            match self.get::<MetricValues>("custom.metrics.k8s.io", &path).await {
+            match self.get::<MetricValues>(GROUP, &path).await {
                 Ok(answer) => return Ok(answer.items.into_iter().filter_map(sample).collect()),
                 Err(error) => refused = refused.or(Some(in_words(error))),
             }

@@ -7,6 +7,7 @@ use futures::future::join_all;
 
 use super::exposition::samples;
 use super::{Kubernetes, http};
+use crate::domain::autoscaler::recording::Family;
 use crate::domain::lease::LeaseId;
 use crate::domain::plan::TRITON_METRICS;
 use crate::domain::usage::Served;
@@ -15,8 +16,6 @@ use crate::domain::usage::Served;
 const TIMEOUT: Duration = Duration::from_secs(2);
 /// Most bytes of an answer. A Triton with hundreds of models has less.
 const LARGEST: usize = 1024 * 1024;
-/// Requests that Triton answered with success since it started, one line for each model and version.
-const COUNTER: &str = "nv_inference_request_success";
 
 impl Kubernetes {
     /// Returns what each pod of a lease has served.
@@ -47,7 +46,9 @@ impl Kubernetes {
 
 /// Returns the sum of the counter in metrics in the text format of Prometheus.
 fn count(metrics: &str) -> u64 {
-    let counted = samples(metrics).filter(|sample| sample.name == COUNTER && sample.value >= 0.0);
+    // One line for each model and version.
+    let succeeded = Family::Success.name();
+    let counted = samples(metrics).filter(|sample| sample.name == succeeded && sample.value >= 0.0);
     let values = counted.map(|sample| sample.value);
     // A counter beyond the integers of f64 is none of this world.
     values.sum::<f64>() as u64

@@ -202,12 +202,11 @@ fn situation(autoscaling: &Autoscaling, evidence: &Evidence) -> Option<Situation
         };
         Metric { name: name.key().to_owned(), source }
     };
-    let stated = |record: &Record| record.status.conditions.clone();
-    let was_scaled_to_zero = evidence.record.as_ref().map(stated).unwrap_or_default();
+    let mut stated = evidence.record.iter().flat_map(|record| &record.status.conditions);
     Some(Situation {
         scale: Scale { wanted: count(desired), existing: count(current), pods },
         metrics: autoscaling.metrics.iter().map(metric).collect(),
-        was_scaled_to_zero: was_scaled_to_zero.iter().any(|it| it.kind == "ScaledToZero" && it.holds),
+        was_scaled_to_zero: stated.any(|it| it.kind == "ScaledToZero" && it.holds),
     })
 }
 

@@ -30,3 +30,8 @@ pub fn series(metric: MetricName) -> Option<&'static str> {
         Source::Recorded(series) => Some(series),
     }
 }
+
+/// Returns the metric that a series of this name holds for each pod.
+pub fn metric_of(name: &str) -> Option<MetricName> {
+    MetricName::ALL.into_iter().find(|metric| series(*metric) == Some(name))
+}

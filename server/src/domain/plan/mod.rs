@@ -24,7 +24,7 @@ use serde_json::{Value, json};
 pub use self::containers::{AGENT, TRITON};
 pub use self::covers::covers;
 pub use self::deployment::render;
-pub use self::metrics::{Source as MetricSource, series, source as metric_source};
+pub use self::metrics::{Source as MetricSource, metric_of, series, source as metric_source};
 pub use self::yaml::to_yaml;
 use super::bounds::{GpuSource, Provider};
 use super::capabilities::Capabilities;

@@ -95,6 +95,7 @@ fn note(note: Note) -> v1::ScalingDecision {
     }
 }
 
-fn count(replicas: i32) -> u32 {
+/// Replicas, of which there are never fewer than none.
+pub(super) fn count(replicas: i32) -> u32 {
     u32::try_from(replicas).unwrap_or(0)
 }

@@ -3,6 +3,7 @@
 use tms_proto::v1;
 
 use super::answer::autoscaling;
+use super::explain::count;
 use crate::domain::autoscaler::simulation::{Question, Row, Simulation, Summary};
 
 /// Returns what would have been, in at most so many rows.
@@ -51,8 +52,4 @@ fn summary(question: &Question, summary: &Summary) -> v1::SimulationSummary {
         share_over_target: summary.share_over_target,
         replica_hours: summary.replica_hours,
     }
-}
-
-fn count(replicas: i32) -> u32 {
-    u32::try_from(replicas).unwrap_or(0)
 }

@@ -58,7 +58,7 @@ struct Metric {
     value: Option<f64>,
     ratio: Option<f64>,
     proposal: Option<u32>,
-    age: Option<String>,
+    age: Option<view::Seconds>,
     wins: bool,
     error: String,
     source: String,
@@ -141,7 +141,7 @@ impl From<v1::MetricExplanation> for Metric {
             value: metric.value,
             ratio: metric.ratio,
             proposal: metric.proposal,
-            age: metric.age.as_ref().map(view::seconds),
+            age: metric.age.as_ref().map(view::Seconds::from),
             wins: metric.wins,
             error: metric.error,
             source: metric.source,
@@ -214,7 +214,7 @@ fn metric_table(metrics: &[Metric], width: Option<u16>) -> String {
             metric.value.map_or("?".to_owned(), |value| amount(&metric.name, value)),
             words::threshold(&metric.name, metric.target),
             metric.proposal.map_or("?".to_owned(), |count| count.to_string()),
-            metric.age.as_deref().map(words::spelled).unwrap_or_default(),
+            metric.age.map(|age| words::duration(age.0)).unwrap_or_default(),
             message,
         ]
     });
