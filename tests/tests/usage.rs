@@ -14,7 +14,7 @@ use tms_tests::http::get;
 use tms_tests::kubelet::{container, on_unmanaged, play_kubelet, pods};
 use tms_tests::pod::Pod;
 use tms_tests::server::{Database, Server, Target, VALUES, World, spec, timestamp};
-use tms_tests::wait::{inside, until};
+use tms_tests::wait::{inside, until, until_so};
 
 /// Runs a scenario on the shared cluster.
 fn on_kubernetes<F: Future<Output = ()>>(database: Database, scenario: impl FnOnce(World) -> F + Send) {
@@ -71,9 +71,9 @@ async fn until_looked(pod: &Pod, looks: u64) {
 }
 
 async fn until_end(server: &Server, lease: &Lease, end: Timestamp) {
-    until(&format!("the lease ends at {end}"), 30, async || {
+    until_so(&format!("the lease ends at {end}"), 30, async || {
         let now = server.lease(&lease.id).await;
-        (timestamp(now.expires_at) == end).then_some(())
+        if timestamp(now.expires_at) == end { Ok(()) } else { Err(format!("{now:?}")) }
     })
     .await;
 }
@@ -265,6 +265,27 @@ fn a_restarted_server_takes_requests_of_before_for_use_at_its_start_and_then_onl
         let unused = server.lease(&lease.id).await;
         assert_eq!(timestamp(unused.expires_at), end_of_life, "the end has not moved");
         use_for_a_minute(&world, &server, &lease, &pod, &mut requests).await;
+        end(&world, server, &lease).await;
+    });
+}
+
+#[test]
+fn a_lease_that_was_used_while_nobody_led_lives_on_though_its_time_is_over() {
+    on_kubernetes(Database::Sqlite, async |world| {
+        let server = world.start().await;
+        let pod = Pod::start().await;
+        let lease = ready_lease(&world, &server, renewed_by_use(), &pod).await;
+        server.stop().await;
+        pod.serve(1);
+        world.advance(MINUTE * 6);
+        let server = world.start().await;
+        // As of its end or of the new server's start: the last look and the first regular one come at the same time.
+        until_so("the lease lives on", 30, async || {
+            let now = server.lease(&lease.id).await;
+            if timestamp(now.expires_at) > world.clock.now() { Ok(()) } else { Err(format!("{now:?}")) }
+        })
+        .await;
+        assert_eq!(server.lease(&lease.id).await.state(), LeaseState::Ready);
         end(&world, server, &lease).await;
     });
 }
