@@ -244,5 +244,7 @@ async fn is_left_alone(client: Client<'_>) {
 async fn holder(client: &Client<'_>) -> String {
     let mut server = ServerServiceClient::new(client.installation.channel());
     let answer = server.capabilities(CapabilitiesRequest {}).await.expect("it answers");
-    answer.into_inner().custom_metrics_service
+    let found = answer.into_inner();
+    assert!(found.custom_metrics, "{found:?}");
+    found.custom_metrics_service
 }

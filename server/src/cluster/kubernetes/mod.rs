@@ -244,7 +244,10 @@ impl Observe for Kubernetes {
     fn capabilities(&self) -> Capabilities {
         let custom_metrics_service =
             self.custom_metrics_service.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        Capabilities { custom_metrics_service, ..self.capabilities.borrow().clone() }
+        let found = self.capabilities.borrow().clone();
+        // What was registered since the last look is served too.
+        let custom_metrics = found.custom_metrics || custom_metrics_service.is_some();
+        Capabilities { custom_metrics, custom_metrics_service, ..found }
     }
 }
 
