@@ -1,11 +1,13 @@
 //! Leases that scale on a cluster without any monitoring: TMS itself serves custom.metrics.k8s.io.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use serde_json::Value;
+use jiff::SignedDuration;
+use rcgen::{CertificateParams, KeyPair};
+use serde_json::{Value, json};
 use tms_proto::v1::server_service_client::ServerServiceClient;
 use tms_proto::v1::{Autoscaling, CapabilitiesRequest, LeaseSpec, Metric};
-use tms_server::clock::stopwatch;
+use tms_server::clock::{stopwatch, system_now};
 use tms_tests::cluster::Cluster;
 use tms_tests::models::Model;
 use tms_tests::wait::{inside, until};
@@ -170,12 +172,46 @@ async fn scales(client: Client<'_>) {
         println!("two replicas are wanted {:.1} s after the load began", begun.elapsed().as_secs_f64());
         asking.join().expect("it ends").expect("every request is answered");
     });
+    is_replaced_before_its_end(&client, &lease.id).await;
     client
         .until(&lease.id, "is back at one replica", |lease| {
             lease.replicas.as_ref().is_some_and(|replicas| replicas.desired == 1 && replicas.ready == 1)
         })
         .await;
     client.release(&lease.id).await;
+}
+
+/// Puts a certificate in the place of the server's that ends in a month, and asks until the server has made another. Every
+/// question is answered meanwhile.
+async fn is_replaced_before_its_end(client: &Client<'_>, lease: &str) {
+    const SECRET: &str = "secret/tms-custom-metrics";
+    let namespace = &client.installation.namespace;
+    let mut certificate =
+        CertificateParams::new([format!("tms-custom-metrics.{}.svc", namespace.name)]).expect("a name");
+    let in_a_month = system_now() + SignedDuration::from_hours(24 * 30);
+    certificate.not_after = SystemTime::from(in_a_month).into();
+    let key = KeyPair::generate().expect("a key");
+    let ending = certificate.self_signed(&key).expect("a certificate").pem();
+    let patch = json!({ "stringData": { "tls.crt": ending, "tls.key": key.serialize_pem() } });
+    let authorities = || client.installation.json(&["get", SECRET])["data"]["ca.crt"].clone();
+    let before = authorities();
+    namespace
+        .kubectl(&["patch", SECRET, "--type=merge", "--patch", &patch.to_string()])
+        .expect("it is put there");
+
+    let believed = || {
+        let service = client.installation.json(&["get", "apiservice", "v1beta1.custom.metrics.k8s.io"]);
+        service["spec"]["caBundle"].clone()
+    };
+    until("the API server believes another authority", 60, async || {
+        raw(client, "v1beta1", lease);
+        (believed() != before).then_some(())
+    })
+    .await;
+    for _ in 0..20 {
+        raw(client, "v1beta1", lease);
+    }
+    assert_eq!(believed(), authorities(), "what servers share is what the API server believes");
 }
 
 #[test]
