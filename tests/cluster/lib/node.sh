@@ -239,6 +239,3 @@ YAML
 }
 
 containerd_answers() { ctr version >/dev/null 2>&1; }
-dns_is_ready() {
-  (exec 3<>/dev/tcp/127.0.0.1/8181 && printf 'GET /ready HTTP/1.0\r\n\r\n' >&3 && grep -q '^HTTP/1.* 200 ' <&3) 2>/dev/null
-}
