@@ -5,6 +5,7 @@ pub mod cluster;
 pub mod kubelet;
 pub mod models;
 pub mod node;
+pub mod pipeline;
 pub mod pod;
 pub mod postgres;
 pub mod process;

@@ -37,7 +37,8 @@ part_prometheus-operator() {
   local commands=github.com/prometheus-operator/prometheus-operator/cmd
   go_build prometheus-operator "$1/prometheus-operator" "$commands/operator"
   go_build prometheus-operator "$1" "$commands/prometheus-config-reloader"
-  documents_of_module prometheus-operator example/rbac/{prometheus/prometheus,prometheus-operator/prometheus-operator}-{cluster-role,cluster-role-binding,service-account}.yaml |
+  documents_of_module prometheus-operator \
+    example/rbac/{prometheus/prometheus,prometheus-operator/prometheus-operator}-cluster-role{,-binding}.yaml |
     sed 's/namespace: default/namespace: monitoring/' >"$1/rights.yaml"
   mkdir "$1/crds"
   # What the operator does not start without, though nobody here uses it.

@@ -142,6 +142,10 @@ objects_of_prometheus() {
   local version
   version=$(prometheus_version)
   cat <<YAML
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: prometheus, namespace: $MONITORING}
+---
 apiVersion: monitoring.coreos.com/v1
 kind: Prometheus
 metadata: {name: prometheus, namespace: $MONITORING}
@@ -209,6 +213,7 @@ fault_pod() {
 
 # Both the wish and what was made of it, for the operator may be away.
 stop_pod() {
+  [[ ! -e $DIR/stopped/$1 ]] || return 0
   touch "$DIR/stopped/$1"
   case $1 in
     prometheus)
@@ -225,7 +230,7 @@ signal_pod() {
   local id
   id=$(inside kubectl get pods --namespace "$MONITORING" --selector "tms.test/part=$2" \
     -o "jsonpath={.items[0].status.containerStatuses[?(@.name=='$2')].containerID}") || die "$2 does not run"
-  inside ctr --namespace k8s.io tasks kill --signal "$1" "${id#containerd://}"
+  inside ctr --namespace k8s.io tasks kill --signal "$1" "${id#containerd://}" 2>>"$DIR/log/objects.log" || die "$2 takes no $1"
 }
 
 condition_of_pod() {
