@@ -63,7 +63,7 @@ impl Installation {
             Database::Sqlite => SQLITE.get_or_init(|| Self::install("tms-sqlite", None)).as_ref(),
             Database::Postgres => POSTGRES
                 .get_or_init(|| {
-                    let cluster = Cluster::shared_node()?;
+                    let cluster = crate::cluster()?;
                     Self::install("tms-postgres", Some(InCluster::start(cluster)?))
                 })
                 .as_ref(),
@@ -72,6 +72,11 @@ impl Installation {
 
     /// Installs TMS anew into a namespace.
     pub fn install(name: &'static str, postgres: Option<InCluster>) -> Option<Self> {
+        Self::install_with(name, postgres, "")
+    }
+
+    /// The same with values that go before those of every installation.
+    pub fn install_with(name: &'static str, postgres: Option<InCluster>, more: &str) -> Option<Self> {
         let namespace = Namespace::new(name)?;
         let cluster = namespace.cluster;
         cluster.claim(name, "models", "ReadOnlyMany", |folder| {
@@ -89,11 +94,14 @@ impl Installation {
                 postgres.url()
             ));
         }
-        let file = NamedTempFile::new().expect("a temporary file can be made");
-        std::fs::write(file.path(), values).expect("a file can be written");
-        let file = file.path().to_str().expect("its name is plain");
-        let install = ["install", "tms", CHART, "--namespace", name, "--wait", "--timeout=120s", "--values"];
-        let said = cluster.run("helm", &[&install[..], &[file]].concat());
+        let files = [values.as_str(), more].map(|values| {
+            let file = NamedTempFile::new().expect("a temporary file can be made");
+            std::fs::write(file.path(), values).expect("a file can be written");
+            file
+        });
+        let [all, own] = files.each_ref().map(|file| file.path().to_str().expect("its name is plain"));
+        let install = ["install", "tms", CHART, "--namespace", name, "--wait", "--timeout=120s"];
+        let said = cluster.run("helm", &[&install[..], &["--values", all, "--values", own]].concat());
         if let Err(complaint) = said {
             let pods = namespace.kubectl(&["describe", "pods"]).unwrap_or_default();
             let logs = namespace.kubectl(&["logs", "deployment/tms"]).unwrap_or_default();
