@@ -95,7 +95,7 @@ objects_of_operator() {
 # The certificate of the operator's own service, on which the adapter depends.
 run_keda() {
   KUBECONFIG=$(kubeconfig_of system:serviceaccount:keda:keda-operator) KEDA_CLUSTER_OBJECT_NAMESPACE=keda POD_NAMESPACE=keda \
-    exec keda-operator --cert-dir "$DIR/pki/keda" --enable-cert-rotation=false --enable-apiservice-patching=false \
+    WATCH_NAMESPACE='' exec keda-operator --cert-dir "$DIR/pki/keda" --enable-cert-rotation=false --enable-apiservice-patching=false \
     --enable-webhook-patching=false --metrics-bind-address 127.0.0.1:9802 --health-probe-bind-address 127.0.0.1:9803 \
     --metrics-service-bind-address 127.0.0.1:9666
 }
@@ -108,7 +108,7 @@ keda_is_ready() { answers 9803 /readyz && port_is_open 9666; }
 run_keda-adapter() {
   local kubeconfig certificates=$DIR/pki/keda
   kubeconfig=$(kubeconfig_of system:serviceaccount:keda:keda-operator)
-  POD_NAMESPACE=keda exec keda-adapter --kubeconfig "$kubeconfig" --lister-kubeconfig "$kubeconfig" \
+  POD_NAMESPACE=keda WATCH_NAMESPACE='' exec keda-adapter --kubeconfig "$kubeconfig" --lister-kubeconfig "$kubeconfig" \
     --authentication-kubeconfig "$kubeconfig" --authorization-kubeconfig "$kubeconfig" --secure-port 6446 \
     --cert-dir "$certificates" --tls-cert-file "$certificates/tls.crt" --tls-private-key-file "$certificates/tls.key" \
     --metrics-service-address 127.0.0.1:9666 --metrics-service-grpc-authority keda-operator.keda.svc --port 9804
