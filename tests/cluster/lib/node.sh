@@ -130,8 +130,11 @@ network_configuration() {
 JSON
 }
 
-# Images are never collected: they cannot be pulled again.
+# Images are never collected: they cannot be pulled again. A pipeline is not to wait a minute until a changed Secret, which
+# is how Prometheus gets its configuration, reaches its pod.
 kubelet_configuration() {
+  local pace=1m
+  [[ $PROFILE != pipeline ]] || pace=5s
   cat <<YAML
 apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
@@ -152,6 +155,7 @@ podLogsDir: $DIR/log/pods
 evictionHard: {memory.available: 100Mi, nodefs.available: 1%, imagefs.available: 1%}
 imageGCHighThresholdPercent: 100
 maxPods: 200
+syncFrequency: $pace
 YAML
 }
 
