@@ -126,8 +126,8 @@ fn a_frozen_prometheus_answers_nobody_until_it_is_thawed() {
     cluster.start_parts(&[Part::Prometheus]);
     assert_eq!(cluster.prometheus_query("vector(1)").unwrap()[0].value(), 1.0);
     cluster.fault(Part::Prometheus, Fault::Freeze);
-    let patient = ["--max-time", "2", PROMETHEUS_BY_ADDRESS];
-    cluster.run("curl", &patient).expect_err("nobody answers");
+    let patient = ["2", "promtool", "query", "instant", PROMETHEUS_BY_ADDRESS, "vector(1)"];
+    cluster.run("timeout", &patient).expect_err("nobody answers");
     cluster.fault(Part::Prometheus, Fault::Thaw);
     inside(cluster, || async {
         until("it answers again", 30, async || cluster.prometheus_query("vector(1)").ok()).await;
