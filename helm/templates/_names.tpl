@@ -59,3 +59,22 @@ app.kubernetes.io/part-of: {{ . | quote }}
 {{- if and .enabled .listen }}{{ splitList ":" .listen | last }}{{ end }}
 {{- end }}
 {{- end }}
+
+{{/* "true" where the server serves custom.metrics.k8s.io, otherwise nothing. */}}
+{{- define "tms.servesCustomMetrics" -}}
+{{- with .Values.server.autoscaling }}
+{{- if and (eq .provider "builtin") (or .enable .enabled) (eq (include "tms.clusterKind" $) "kubernetes") }}true{{ end }}
+{{- end }}
+{{- end }}
+
+{{/* Name of the Service of custom.metrics.k8s.io, and of the Secret of its certificate, which the server makes. */}}
+{{- define "tms.customMetrics" -}}
+{{ .Values.server.autoscaling.builtin.serviceName | default (printf "%s-custom-metrics" (include "tms.name" .)) }}
+{{- end }}
+
+{{/* Kind of the cluster as the server reads it: manifests only where somebody chose a directory for them. */}}
+{{- define "tms.clusterKind" -}}
+{{- with .Values.server.cluster }}
+{{- if and (eq .kind "manifests") (eq .manifests.directory "manifests") }}kubernetes{{ else }}{{ .kind }}{{ end }}
+{{- end }}
+{{- end }}

@@ -30,9 +30,8 @@ replaced; whatever else somebody chose stays.
 {{- if $server.database.passwordSecret.name }}
 {{- $_ := set $server.database "passwordFile" "/etc/tms-database/password" }}
 {{- end }}
-{{- if and (eq $server.cluster.kind "manifests") (eq $server.cluster.manifests.directory "manifests") }}
-{{- $_ := set $server.cluster "kind" "kubernetes" }}
-{{- end }}
+{{- $_ := set $server.cluster "kind" (include "tms.clusterKind" .) }}
+{{- $_ := set $server.autoscaling.builtin "serviceName" (include "tms.customMetrics" .) }}
 {{- $values | toYaml }}
 {{- end }}
 
@@ -67,7 +66,7 @@ default is false, so true is what somebody wrote.
 {{- range list
   "images.server" "kubernetes"
   "server.apiService.address" "server.apiService.type"
-  "server.autoscaling.metrics" "server.autoscaling.prometheus.podMonitorLabels" "server.autoscaling.prometheus.ruleLabels"
+  "server.autoscaling.builtin.listenPort" "server.autoscaling.metrics" "server.autoscaling.prometheus.podMonitorLabels" "server.autoscaling.prometheus.ruleLabels"
   "server.cluster.kind" "server.cluster.manifests.directory"
   "server.database.passwordSecret.key" "server.database.url"
   "server.deployment.imagePullPolicy" "server.deployment.podLabels" "server.deployment.replicas"
@@ -92,6 +91,14 @@ default is false, so true is what somebody wrote.
 {{- end }}
 {{- if eq $port (include "tms.health" . | int) }}
 {{- fail (printf "server.apiService.healthPort: %d: must be another port than server.apiService.port" $port) }}
+{{- end }}
+{{- if include "tms.servesCustomMetrics" . }}
+{{- $metrics := int $server.autoscaling.builtin.listenPort }}
+{{- if lt $metrics 1 }}
+{{- fail "server.autoscaling.builtin.listenPort: 0: a Service needs a port from 1 to 65535" }}
+{{- else if or (eq $metrics $port) (eq $metrics (include "tms.health" . | int)) }}
+{{- fail (printf "server.autoscaling.builtin.listenPort: %d: must be another port than server.apiService.port and healthPort" $metrics) }}
+{{- end }}
 {{- end }}
 {{- if and (gt (int $server.deployment.replicas) 1) (include "tms.sqlite" .) }}
 {{- fail (printf "server.deployment.replicas: %d: must be 1 with SQLite; set server.database.url to a PostgreSQL database for more servers" (int $server.deployment.replicas)) }}

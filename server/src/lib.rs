@@ -2,9 +2,11 @@
 
 pub mod agent;
 pub mod auth;
+pub mod chain;
 pub mod clock;
 pub mod cluster;
 pub mod config;
+pub mod custom_metrics;
 pub mod domain;
 pub mod grpc;
 pub mod metrics;

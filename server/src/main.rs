@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use tms_server::chain::chain;
 use tms_server::clock::Clock;
 use tms_server::config::{LogFormat, LogLevel, Logging};
-use tms_server::{VERSION, agent, config, grpc, serve, telemetry};
+use tms_server::{VERSION, agent, config, serve, telemetry};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -61,7 +62,7 @@ async fn main() -> ExitCode {
     match obey(Arguments::parse().command).await {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("fatal: {}", grpc::chain(error.as_ref()));
+            eprintln!("fatal: {}", chain(error.as_ref()));
             ExitCode::FAILURE
         }
     }

@@ -9,6 +9,7 @@ use jiff::SignedDuration;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
@@ -26,6 +27,7 @@ const BUCKETS: u16 = 15;
 pub struct Metrics {
     registry: Registry,
     cold_start: Family<Part, Histogram, fn() -> Histogram>,
+    leader: Gauge,
 }
 
 /// Part of a start.
@@ -46,7 +48,13 @@ impl Metrics {
              had loaded them, and was ready, each from the stage before",
             cold_start.clone(),
         );
-        Self { registry, cold_start }
+        let leader = Gauge::default();
+        registry.register(
+            "tms_leader",
+            "Whether this server leads those of its database and makes the cluster follow: 1 or 0",
+            leader.clone(),
+        );
+        Self { registry, cold_start, leader }
     }
 
     /// Counts the first start of a lease. A part that is not known is counted with the one that follows it.
@@ -62,6 +70,11 @@ impl Metrics {
                 self.cold_start.get_or_create(&Part { stage }).observe(SignedDuration::as_secs_f64(&took));
             }
         }
+    }
+
+    /// Says whether this server leads those of its database.
+    pub fn lead(&self, is_leading: bool) {
+        self.leader.set(is_leading.into());
     }
 
     /// Returns all figures in the text format of OpenMetrics.
@@ -110,5 +123,14 @@ mod tests {
             assert!(page.lines().any(|found| found == line), "{line} is not in\n{page}");
         }
         assert!(!page.contains("loaded\"}"), "{page}");
+    }
+
+    #[test]
+    fn a_server_that_leads_says_so() {
+        let metrics = Metrics::new();
+        let says = |line: &str| metrics.page().lines().any(|found| found == line);
+        assert!(says("tms_leader 0"));
+        metrics.lead(true);
+        assert!(says("tms_leader 1"));
     }
 }

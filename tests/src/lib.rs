@@ -2,6 +2,7 @@
 
 pub mod audit;
 pub mod cluster;
+pub mod http;
 pub mod kubelet;
 pub mod models;
 pub mod node;

@@ -3,11 +3,11 @@
 
 use std::env;
 use std::ffi::OsString;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -16,7 +16,8 @@ use sqlx::{AssertSqlSafe, Connection};
 
 use crate::cluster::Cluster;
 
-/// Waits at its standard input for the end of the test process, then stops the server and removes its files.
+/// Starts the server anew for each line of its standard input; at the end of that, which is that of the test process, stops
+/// it and removes its files.
 const SCRIPT: &str = r#"
 set -eu
 folder=$(mktemp -d "${TMPDIR:-/tmp}/tms-postgres.XXXXXX")
@@ -24,9 +25,14 @@ trap 'rm -rf "$folder"' EXIT
 echo swordfish >"$folder/password"
 initdb -D "$folder/data" -U postgres -A trust --pwfile="$folder/password" -E UTF8 --no-sync >"$folder/log" 2>&1 || { cat "$folder/log" >&2; exit 1; }
 echo "host all all 10.0.0.0/8 scram-sha-256" >>"$folder/data/pg_hba.conf"
-postgres -D "$folder/data" -k "$folder" -c listen_addresses="$2" -p "$3" -c fsync="$1" -c max_connections=400 >>"$folder/log" 2>&1 &
-echo "$folder"
-read -r _ || true
+while
+    postgres -D "$folder/data" -k "$folder" -c listen_addresses="$2" -p "$3" -c fsync="$1" -c max_connections=400 >>"$folder/log" 2>&1 &
+    echo "$folder"
+    read -r _
+do
+    kill -INT $!
+    wait $! || true
+done
 kill -INT $!
 wait
 "#;
@@ -94,11 +100,37 @@ impl InCluster {
     }
 }
 
+/// A PostgreSQL of one test alone, which it may start anew. It ends when it is dropped.
+pub struct Own(Server);
+
+impl Own {
+    /// Starts one with an empty database. `None` as for [`database`].
+    pub fn start() -> Option<Self> {
+        let own = programs().map(|programs| Self(start(programs)));
+        if own.is_none() {
+            crate::skip("there is no PostgreSQL: neither initdb nor postgres");
+        }
+        own
+    }
+
+    /// The URL of its database.
+    pub fn url(&self) -> &str {
+        &self.0.url
+    }
+
+    /// Ends it, whoever is connected, and begins to start it anew.
+    pub fn restart(&mut self) {
+        let script = self.0.script.as_mut().expect("it is ours");
+        writeln!(script.input, "again").expect("the script reads");
+        script.read_line();
+    }
+}
+
 /// Returns the URL of the server's own database.
 fn server() -> Option<&'static str> {
     static SERVER: OnceLock<Option<Server>> = OnceLock::new();
     let server = SERVER.get_or_init(|| match env::var("TMS_TEST_POSTGRES_URL") {
-        Ok(url) => Some(Server { url, _process: None }),
+        Ok(url) => Some(Server { url, script: None }),
         Err(_) => programs().map(start),
     });
     server.as_ref().map(|server| server.url.as_str())
@@ -106,8 +138,22 @@ fn server() -> Option<&'static str> {
 
 struct Server {
     url: String,
-    /// Its standard input stays open as long as this process lives.
-    _process: Option<Child>,
+    script: Option<Script>,
+}
+
+/// The script that runs a server, until its input is closed by the end of this process or by dropping this.
+struct Script {
+    _process: Child,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+}
+
+impl Script {
+    fn read_line(&mut self) -> String {
+        let mut line = String::new();
+        self.output.read_line(&mut line).expect("the script writes text");
+        line.trim_end().to_owned()
+    }
 }
 
 fn start(programs: PathBuf) -> Server {
@@ -127,14 +173,14 @@ fn start_at(programs: PathBuf, address: &str, port: u16) -> Server {
         .stdout(Stdio::piped())
         .spawn()
         .expect("sh can be started");
-    let mut folder = String::new();
-    let output = process.stdout.take().expect("the output is piped");
-    BufReader::new(output).read_line(&mut folder).expect("the script writes text");
+    let mut script = Script {
+        input: process.stdin.take().expect("the input is piped"),
+        output: BufReader::new(process.stdout.take().expect("the output is piped")),
+        _process: process,
+    };
+    let folder = script.read_line();
     assert!(!folder.is_empty(), "initdb failed; its words are above");
-    Server {
-        url: format!("postgres://postgres@localhost/postgres?host={}", folder.trim_end()),
-        _process: Some(process),
-    }
+    Server { url: format!("postgres://postgres@localhost/postgres?host={folder}"), script: Some(script) }
 }
 
 /// PostgreSQL refuses to run as root.

@@ -99,6 +99,17 @@ impl Process {
         fs::read_to_string(log_file(&self.folder, &self.name)).unwrap_or_default()
     }
 
+    /// Whether it leads the servers of its database, as it said last.
+    pub fn leads(&self) -> bool {
+        let log = self.log();
+        log.rfind("this server leads: it takes the passes") > log.rfind("this server leads no more")
+    }
+
+    /// Waits until it leads.
+    pub async fn until_leads(&self, seconds: u64) {
+        until(&format!("server {} leads", self.name), seconds, || ready(self.leads().then_some(()))).await;
+    }
+
     fn signal(&self, signal: Signal) {
         let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).expect("a process has an id");
         kill_process(pid, signal).expect("the process is ours");

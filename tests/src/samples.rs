@@ -28,6 +28,7 @@ pub fn settings(installation: &str) -> Settings {
             allows_http: false,
             trust_bundle: None,
             maximum_bytes: 100 << 30,
+            maximum_total_bytes: 200 << 30,
         },
         provider: Provider::Adapter,
         gpu_source: GpuSource::Triton,

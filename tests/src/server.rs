@@ -21,7 +21,7 @@ use tonic::{Status, Streaming};
 use crate::audit::AuditLine;
 use crate::cluster::Cluster;
 use crate::postgres;
-use crate::wait::until;
+use crate::wait::until_so;
 
 /// Which database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +52,8 @@ pub struct World {
     pub clock: Clock,
     /// values.yaml, beyond what the world itself needs.
     pub values: String,
-    database_url: String,
+    /// Where its database is.
+    pub database_url: String,
 }
 
 /// Every metric may be asked for, queue time is the default, and little takes long.
@@ -82,12 +83,22 @@ impl World {
             Database::Sqlite => format!("sqlite:{}", folder.path().join("tms.db").display()),
             Database::Postgres => postgres::database().await?,
         };
+        Some(Self::at(database_url, folder, target))
+    }
+
+    /// Makes a world on a PostgreSQL of the test's own.
+    pub fn on(postgres: &postgres::Own, target: Target) -> Self {
+        let folder = TempDir::new().expect("a temporary folder can be made");
+        Self::at(postgres.url().to_owned(), folder, target)
+    }
+
+    fn at(database_url: String, folder: TempDir, target: Target) -> Self {
         let namespace = format!("tms-{}", uuid::Uuid::new_v4().simple());
         if let Target::Kubernetes(cluster) = target {
             cluster.kubectl(&["create", "namespace", &namespace]).expect("a namespace can be made");
         }
         let clock = Clock::manual(tms_server::clock::system_now());
-        Some(Self { folder, namespace, target, clock, values: VALUES.to_owned(), database_url })
+        Self { folder, namespace, target, clock, values: VALUES.to_owned(), database_url }
     }
 
     /// Starts a server of this world.
@@ -235,11 +246,7 @@ impl Server {
 
     /// Waits until a lease is in a state.
     pub async fn until_state(&self, id: &str, state: LeaseState) -> Lease {
-        until(&format!("lease {id} is {state:?}"), 60, async || {
-            let lease = self.lease(id).await;
-            (lease.state() == state).then_some(lease)
-        })
-        .await
+        self.until_lease(&format!("lease {id} is {state:?}"), id, |lease| lease.state() == state).await
     }
 
     /// Waits until nothing is under way, events on Deployments included, and returns all that servers have written to
@@ -259,9 +266,16 @@ impl Server {
 
     /// Waits until a lease that ended holds nothing.
     pub async fn until_closed(&self, id: &str) -> Lease {
-        until(&format!("lease {id} is closed"), 60, async || {
+        self.until_lease(&format!("lease {id} is closed"), id, |lease| lease.closed_at.is_some()).await
+    }
+
+    async fn until_lease(&self, what: &str, id: &str, is_so: impl Fn(&Lease) -> bool) -> Lease {
+        until_so(what, 60, async || {
             let lease = self.lease(id).await;
-            lease.closed_at.is_some().then_some(lease)
+            match is_so(&lease) {
+                true => Ok(lease),
+                false => Err(format!("{lease:?}")),
+            }
         })
         .await
     }

@@ -13,18 +13,31 @@ pub async fn until<T, F: Future<Output = Option<T>>>(
     seconds: u64,
     mut condition: impl FnMut() -> F,
 ) -> T {
+    let condition = || {
+        let seen = condition();
+        async { seen.await.ok_or_else(String::new) }
+    };
+    until_so(what, seconds, condition).await
+}
+
+/// The same, where the condition says how it is as long as it is not so.
+pub async fn until_so<T, F: Future<Output = Result<T, String>>>(
+    what: &str,
+    seconds: u64,
+    mut condition: impl FnMut() -> F,
+) -> T {
+    let mut last = String::new();
     let wait = async {
         loop {
-            if let Some(value) = condition().await {
-                return value;
+            match condition().await {
+                Ok(value) => return value,
+                Err(otherwise) => last = otherwise,
             }
             tokio::time::sleep(PACE).await;
         }
     };
-    match tokio::time::timeout(Duration::from_secs(seconds), wait).await {
-        Ok(value) => value,
-        Err(_) => panic!("{what}: not within {seconds} s"),
-    }
+    let outcome = tokio::time::timeout(Duration::from_secs(seconds), wait).await;
+    outcome.unwrap_or_else(|_| panic!("{what}: not within {seconds} s: {last}"))
 }
 
 /// Runs a scenario on a thread inside the cluster's network, with a runtime of its own.

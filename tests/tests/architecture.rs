@@ -7,17 +7,19 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What each module of the server may use of the others. `main` and `serve` wire everything.
-const ARROWS: [(&str, &[&str]); 11] = [
+const ARROWS: [(&str, &[&str]); 13] = [
     ("domain", &[]),
     ("clock", &[]),
-    ("agent", &["clock", "domain"]),
+    ("chain", &[]),
+    ("agent", &["chain", "clock", "domain"]),
     ("auth", &["domain"]),
     ("config", &["domain"]),
     ("telemetry", &["config"]),
     ("metrics", &["domain"]),
     ("store", &["clock", "domain"]),
     ("cluster", &["clock", "domain"]),
-    ("grpc", &["auth", "clock", "domain", "store"]),
+    ("custom_metrics", &["chain", "clock", "cluster", "domain"]),
+    ("grpc", &["auth", "chain", "clock", "domain", "store"]),
     ("reconcile", &["clock", "cluster", "domain", "metrics", "store"]),
 ];
 

@@ -7,13 +7,14 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use tms_proto::v1::{
     AcquireRequest, AutomaticRenewal, Lease, LeaseSpec, LeaseState, Model, ModelState, RenewRequest,
+    RenewalChange, UpdateRequest,
 };
 use tms_tests::cluster::Cluster;
+use tms_tests::http::get;
 use tms_tests::kubelet::{container, on_unmanaged, play_kubelet, pods};
 use tms_tests::pod::Pod;
 use tms_tests::server::{Database, Server, Target, VALUES, World, spec, timestamp};
 use tms_tests::wait::{inside, until};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// Runs a scenario on the shared cluster.
 fn on_kubernetes<F: Future<Output = ()>>(database: Database, scenario: impl FnOnce(World) -> F + Send) {
@@ -244,7 +245,7 @@ fn a_lease_that_is_used_outlives_its_lifetime_and_ends_once_it_is_not() {
 }
 
 #[test]
-fn a_restarted_server_takes_old_requests_for_no_use_and_new_ones_for_use() {
+fn a_restarted_server_takes_requests_of_before_for_use_at_its_start_and_then_only_new_ones() {
     on_kubernetes(Database::Sqlite, async |world| {
         let server = world.start().await;
         let pod = Pod::start().await;
@@ -252,16 +253,110 @@ fn a_restarted_server_takes_old_requests_for_no_use_and_new_ones_for_use() {
         let mut requests = 0;
         use_for_a_minute(&world, &server, &lease, &pod, &mut requests).await;
         server.stop().await;
-        let before = pod.looks();
         world.advance(MINUTE);
         let server = world.start().await;
-        until_looked(&pod, before).await;
-        let looks = pod.looks();
-        world.advance(MINUTE);
-        until_looked(&pod, looks).await;
+        let end_of_life = world.clock.now() + MINUTE * 5;
+        until_end(&server, &lease, end_of_life).await;
+        for _ in 0..2 {
+            let looks = pod.looks();
+            world.advance(MINUTE);
+            until_looked(&pod, looks).await;
+        }
         let unused = server.lease(&lease.id).await;
-        assert_eq!(timestamp(unused.expires_at), world.clock.now() + MINUTE * 3, "the end has not moved");
+        assert_eq!(timestamp(unused.expires_at), end_of_life, "the end has not moved");
         use_for_a_minute(&world, &server, &lease, &pod, &mut requests).await;
+        end(&world, server, &lease).await;
+    });
+}
+
+#[test]
+fn use_after_the_last_look_counts_and_a_triton_that_is_silent_at_the_end_keeps_nothing_alive() {
+    on_kubernetes(Database::Sqlite, async |world| {
+        let server = world.start().await;
+        let pod = Pod::start().await;
+        let lease = ready_lease(&world, &server, renewed_by_use(), &pod).await;
+        let end_of_life = timestamp(lease.expires_at);
+        let seconds = SignedDuration::from_secs;
+        let looks = pod.looks();
+        world.advance(MINUTE * 4 + seconds(30));
+        until_looked(&pod, looks).await;
+        // The next regular look is due half a minute after the end.
+        pod.serve(1);
+        world.advance(seconds(30));
+        until_end(&server, &lease, end_of_life + MINUTE * 5).await;
+        assert_eq!(server.lease(&lease.id).await.state(), LeaseState::Ready);
+        assert_eq!(events(&server, &lease, "KeptAlive").await, 1);
+
+        drop(pod);
+        world.advance(MINUTE * 5);
+        server.until_state(&lease.id, LeaseState::Expired).await;
+        end(&world, server, &lease).await;
+    });
+}
+
+#[test]
+fn renewal_by_use_that_is_turned_on_later_keeps_a_lease_alive_until_it_is_turned_off() {
+    on_kubernetes(Database::Sqlite, async |world| {
+        let server = world.start().await;
+        let pod = Pod::start().await;
+        let wish = LeaseSpec { automatic_renewal: None, ..renewed_by_use() };
+        let lease = ready_lease(&world, &server, wish, &pod).await;
+        let looked_at = Pod::start().await;
+        ready_lease(&world, &server, renewed_by_use(), &looked_at).await;
+        pod.serve(5);
+        server.stop().await;
+        let before = looked_at.looks();
+        let server = world.start().await;
+        until_looked(&looked_at, before).await;
+        // What is found at the first look of a server counts; it is over once the next has begun.
+        world.advance(MINUTE);
+        until_looked(&looked_at, before + 1).await;
+        assert_eq!(pod.looks(), 0, "nobody looks");
+        let update = async |automatic_renewal| {
+            let renewal = Some(RenewalChange { automatic_renewal });
+            let request = UpdateRequest { lease_id: lease.id.clone(), renewal, ..UpdateRequest::default() };
+            server.leases.clone().update(request).await.unwrap().into_inner().lease.unwrap()
+        };
+        assert_eq!(update(Some(AutomaticRenewal::default())).await.expires_at, lease.expires_at);
+        world.advance(MINUTE);
+        until_looked(&pod, 0).await;
+        let mut requests = 5;
+        use_for_a_minute(&world, &server, &lease, &pod, &mut requests).await;
+        assert_eq!(events(&server, &lease, "KeptAlive").await, 1, "what came before counts for nothing");
+        update(None).await;
+        pod.serve(99);
+        world.advance(MINUTE * 5);
+        server.until_state(&lease.id, LeaseState::Expired).await;
+        end(&world, server, &lease).await;
+    });
+}
+
+#[test]
+fn a_server_that_has_not_reached_an_agent_yet_keeps_what_another_told() {
+    on_kubernetes(Database::Sqlite, async |world| {
+        let server = world.start().await;
+        let lease = server.acquire(on_unmanaged(spec())).await.unwrap();
+        let name = pods(&world, &lease, 1).await.remove(0);
+        let pod = Pod::start().await;
+        pod.tell(
+            json!([{ "name": "bert", "state": "downloading", "downloadedBytes": 60, "totalBytes": 100 }]),
+        );
+        play_kubelet(&world, &name, &status(&pod.address(), false));
+        let told = until("the download is told", 30, async || {
+            let lease = server.lease(&lease.id).await;
+            (lease.models[0].downloaded_bytes == Some(60)).then_some(lease)
+        })
+        .await;
+        server.stop().await;
+        drop(pod);
+        let server = world.start().await;
+        // Once another lease is ready, this one has been looked at.
+        let other = server.acquire(spec()).await.unwrap();
+        server.until_state(&other.id, LeaseState::Ready).await;
+        until("nothing is to be done", 30, async || server.running.waker().is_idle().then_some(())).await;
+        let kept = server.lease(&lease.id).await;
+        assert_eq!((kept.version, &kept.models), (told.version, &told.models));
+        server.release(&other.id).await.unwrap();
         end(&world, server, &lease).await;
     });
 }
@@ -276,7 +371,7 @@ fn two_servers_keep_a_used_lease_alive_once() {
         for _ in 0..6 {
             let looks = pod.looks();
             use_for_a_minute(&world, &one, &lease, &pod, &mut requests).await;
-            until_looked(&pod, looks + 1).await;
+            until_looked(&pod, looks).await;
         }
         assert_eq!(events(&one, &lease, "KeptAlive").await, 6, "one change for each minute of use");
         other.stop().await;
@@ -361,14 +456,4 @@ fn where_a_first_start_went_is_among_the_figures_of_the_server() {
         server.until_closed(&lease.id).await;
         server.stop().await;
     });
-}
-
-/// Returns the whole answer to a GET.
-async fn get(address: std::net::SocketAddr, path: &str) -> String {
-    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.unwrap();
-    answer
 }

@@ -78,7 +78,13 @@ impl Seen {
         let mut lines = String::new();
         let report = (lease.state.to_owned(), lease.message.clone());
         if self.lease != report {
-            lines += &format!("{}{}\n", lease.state, after_colon(&lease.message));
+            // The lines of the models say it, in their own places.
+            let is_said = lease
+                .models
+                .iter()
+                .any(|model| !model.message.is_empty() && lease.message.contains(&model.message));
+            let message = if is_said { "" } else { &lease.message };
+            lines += &format!("{}{}\n", lease.state, after_colon(message));
             self.lease = report;
         }
         for model in &lease.models {
@@ -157,6 +163,8 @@ mod tests {
         lease.state = "INVALID";
         lease.message = "a model cannot be loaded".into();
         said += &seen.changes(&lease);
+        lease.message = "models cannot be loaded: resnet50: 404 Not Found".into();
+        said += &seen.changes(&lease);
         insta::assert_snapshot!(said, @r"
         LOADING
         model resnet50 DOWNLOADING
@@ -166,6 +174,7 @@ mod tests {
         model resnet50 DOWNLOADING: 1.5 GiB of 6.0 GiB (25 %): no answer within 10s; trying again
         model resnet50 FAILED: 404 Not Found
         INVALID: a model cannot be loaded
+        INVALID
         ");
     }
 }

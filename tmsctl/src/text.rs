@@ -164,8 +164,10 @@ fn lease_facts<'a>(lease: &Lease, now: Timestamp) -> Vec<(&'a str, String)> {
 /// Returns how use renews a lease, and when it last did.
 fn renewal(lease: &Lease, now: Timestamp) -> String {
     let Some(renewal) = &lease.spec.automatic_renewal else { return String::new() };
-    let window =
-        renewal.idle_window.as_ref().map(|window| format!(", for {window} each time")).unwrap_or_default();
+    let window = renewal
+        .idle_window
+        .map(|window| format!(", for {} each time", words::duration(window.0)))
+        .unwrap_or_default();
     let last =
         lease.last_used_at.map(|at| format!("; last {}", words::relative(at, now))).unwrap_or_default();
     format!("by use{window}{last}")
@@ -267,8 +269,11 @@ fn model_table(lease: &Lease, width: Option<u16>) -> String {
 }
 
 fn event_table(events: &[Event], now: Timestamp, width: Option<u16>) -> String {
+    // Replicas or bytes have changed: it stands above how they are.
+    let is_mute = |event: &&Event| event.reason == "Reported" && event.message.is_empty();
     let rows: Vec<Vec<String>> = events
         .iter()
+        .filter(|event| !is_mute(event))
         .map(|event| {
             vec![
                 event.at.map(|at| words::relative(at, now)).unwrap_or_default(),
@@ -403,7 +408,8 @@ mod tests {
             message: "for 2h".into(),
             state: "PENDING",
         };
-        assert_snapshot!(plain(&lease_page(&testing::lease_view(), &[event], now(), Some(100))), @r"
+        let mute = Event { reason: "Reported".into(), message: String::new(), ..event.clone() };
+        assert_snapshot!(plain(&lease_page(&testing::lease_view(), &[event, mute], now(), Some(100))), @r"
         Lease       3f0a9c2d4b5e46f7a8b9c0d1e2f30415
         State       READY
         Owner       ada

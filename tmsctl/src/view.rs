@@ -2,10 +2,11 @@
 //! field, times in RFC 3339, durations in seconds (`3600s`), states without their prefix, absent values as null.
 
 use std::collections::BTreeMap;
+use std::fmt::{self, Display};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use tms_proto::v1::{self, LeaseState, ModelState};
 
 /// A lease.
@@ -37,7 +38,7 @@ pub struct Spec {
     pub bespoke: Option<Bespoke>,
     pub replicas: Option<u32>,
     pub autoscaling: Option<Autoscaling>,
-    pub lifetime: Option<String>,
+    pub lifetime: Option<Seconds>,
     pub labels: BTreeMap<String, String>,
     pub automatic_renewal: Option<AutomaticRenewal>,
 }
@@ -45,7 +46,7 @@ pub struct Spec {
 /// How use renews a lease.
 #[derive(Debug, Clone, Serialize)]
 pub struct AutomaticRenewal {
-    pub idle_window: Option<String>,
+    pub idle_window: Option<Seconds>,
 }
 
 /// A model and where it is fetched from.
@@ -180,9 +181,26 @@ pub fn duration(duration: &prost_types::Duration) -> Duration {
     Duration::try_from(*duration).unwrap_or_default()
 }
 
-/// Returns a duration in seconds as JSON has it for the interface, such as `3600s`.
-pub fn seconds(duration: &prost_types::Duration) -> String {
-    format!("{}s", self::duration(duration).as_secs_f64())
+/// A duration, written in seconds as JSON has it for the interface, such as `3600s`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seconds(pub Duration);
+
+impl From<&prost_types::Duration> for Seconds {
+    fn from(duration: &prost_types::Duration) -> Self {
+        Self(self::duration(duration))
+    }
+}
+
+impl Display for Seconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}s", self.0.as_secs_f64())
+    }
+}
+
+impl Serialize for Seconds {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
 }
 
 impl From<&v1::Lease> for Lease {
@@ -220,12 +238,11 @@ impl From<&v1::LeaseSpec> for Spec {
             bespoke: spec.bespoke.as_ref().map(Bespoke::from),
             replicas: spec.replicas,
             autoscaling: spec.autoscaling.as_ref().map(Autoscaling::from),
-            lifetime: spec.lifetime.as_ref().map(seconds),
+            lifetime: spec.lifetime.as_ref().map(Seconds::from),
             labels: spec.labels.clone(),
-            automatic_renewal: spec
-                .automatic_renewal
-                .as_ref()
-                .map(|renewal| AutomaticRenewal { idle_window: renewal.idle_window.as_ref().map(seconds) }),
+            automatic_renewal: spec.automatic_renewal.as_ref().map(|renewal| AutomaticRenewal {
+                idle_window: renewal.idle_window.as_ref().map(Seconds::from),
+            }),
         }
     }
 }
@@ -518,7 +535,7 @@ mod tests {
     #[test]
     fn a_duration_is_told_in_seconds() {
         for (seconds, nanos, text) in [(3_600, 0, "3600s"), (1, 500_000_000, "1.5s"), (-1, 0, "0s")] {
-            assert_eq!(super::seconds(&prost_types::Duration { seconds, nanos }), text);
+            assert_eq!(super::Seconds::from(&prost_types::Duration { seconds, nanos }).to_string(), text);
         }
     }
 }

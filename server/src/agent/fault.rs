@@ -1,7 +1,5 @@
 //! Why a model is not there (yet), and whether trying again can help.
 
-use std::error::Error;
-use std::fmt::Write;
 use std::io;
 use std::time::Duration;
 
@@ -48,22 +46,6 @@ pub struct Failure {
     pub name: String,
     /// Why.
     pub message: String,
-}
-
-/// Returns the text of an error and of its causes.
-pub fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let cause_text = cause.to_string();
-        // Some libraries repeat their cause in their own message.
-        if !text.contains(&cause_text) {
-            // Writing to a String cannot fail.
-            let _ = write!(text, ": {cause_text}");
-        }
-        next = cause.source();
-    }
-    text
 }
 
 /// Cuts a text to `most` bytes at a character's border, and says so by an ellipsis.

@@ -1,7 +1,6 @@
 //! Lays out the models of a lease: first those that cost nothing, then the downloads, one after another, so that memory and
 //! disk hold one at a time.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use super::backoff::Backoff;
@@ -131,7 +130,7 @@ impl Attempt {
             ModelUri::Http(http) => {
                 let file = repository.download_path();
                 if !self.is_downloaded {
-                    self.download(job, http, settings, &file, board).await?;
+                    self.download(job, http, settings, repository, board).await?;
                     self.is_downloaded = true;
                     board.set(job.index, State::Downloading, UNPACKING);
                 }
@@ -164,7 +163,7 @@ impl Attempt {
         job: &Job<'_>,
         uri: &HttpUri,
         settings: &Settings,
-        file: &Path,
+        repository: &Repository,
         board: &Board,
     ) -> Result<(), Fault> {
         let authorization = match &job.model.secret {
@@ -175,7 +174,7 @@ impl Attempt {
             uri,
             authorization,
             allow_http: settings.allow_http,
-            maximum_bytes: settings.maximum_bytes,
+            room: in_background(repository, Repository::room).await?,
         };
         if self.web.is_none() {
             self.web = Some(web().map_err(|error| {
@@ -183,7 +182,7 @@ impl Attempt {
             })?);
         }
         if self.partial.is_none() {
-            let made = Partial::create(file).await;
+            let made = Partial::create(&repository.download_path()).await;
             self.partial =
                 Some(made.map_err(|error| Fault::of_files("cannot write the downloaded file", &error))?);
         }
@@ -200,10 +199,10 @@ impl Attempt {
 }
 
 /// Works on files without keeping the status from being told.
-async fn in_background(
+async fn in_background<T: Send + 'static>(
     repository: &Repository,
-    work: impl FnOnce(&Repository) -> Result<(), Fault> + Send + 'static,
-) -> Result<(), Fault> {
+    work: impl FnOnce(&Repository) -> Result<T, Fault> + Send + 'static,
+) -> Result<T, Fault> {
     let repository = repository.clone();
     match tokio::task::spawn_blocking(move || work(&repository)).await {
         Ok(outcome) => outcome,

@@ -10,9 +10,12 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use super::archive::{self, Bounds, UnpackError};
-use super::fault::{Fault, chain};
+use super::archive::{self, Bounds, Refused, UnpackError};
+use super::fault::Fault;
+use super::inside::{Bound, Leak};
 use super::model::{self, Unfit};
+use super::room::{self, Room};
+use crate::chain::chain;
 
 /// The directory for work, which Triton is never told to load.
 const WORK: &str = ".tms-work";
@@ -24,20 +27,23 @@ const MOST_ENTRIES: u64 = 100_000;
 pub struct Repository {
     models: PathBuf,
     claims: PathBuf,
-    bounds: Bounds,
+    room: Room,
 }
 
 /// Whether a claim's path gives a directory or an archive, and so how it is laid out.
 enum Claimed {
-    Directory(PathBuf),
+    Directory {
+        /// The claim, both without links.
+        root: PathBuf,
+        directory: PathBuf,
+    },
     Archive(PathBuf),
 }
 
 impl Repository {
     /// Opens the repository and removes what an agent before left half done.
-    pub fn open(models: &Path, claims: &Path, maximum_bytes: u64) -> io::Result<Self> {
-        let bounds = Bounds { bytes: maximum_bytes, entries: MOST_ENTRIES };
-        let repository = Self { models: models.to_owned(), claims: claims.to_owned(), bounds };
+    pub fn open(models: &Path, claims: &Path, room: Room) -> io::Result<Self> {
+        let repository = Self { models: models.to_owned(), claims: claims.to_owned(), room };
         fs::create_dir_all(repository.work())?;
         for entry in fs::read_dir(repository.work())? {
             let path = entry?.path();
@@ -60,6 +66,13 @@ impl Repository {
         self.work().join("download")
     }
 
+    /// Returns the room that is left beside the models that are laid out.
+    pub fn room(&self) -> Result<Room, Fault> {
+        let taken = room::taken(&self.models, |name| name == WORK);
+        let taken = taken.map_err(|error| Fault::of_files("cannot count what the models take", &error))?;
+        Ok(self.room.without(taken))
+    }
+
     /// Returns whether every model had been loaded in this pod before.
     pub fn was_loaded(&self) -> bool {
         self.work().join("loaded.mark").exists()
@@ -74,7 +87,8 @@ impl Repository {
     pub fn place_claim(&self, name: &str, uri: &str, claim: &str, path: &str) -> Result<(), Fault> {
         match self.find(claim, path)? {
             Claimed::Archive(file) => self.place_archive(name, uri, &file),
-            Claimed::Directory(directory) => {
+            Claimed::Directory { root, directory } => {
+                self.keep_inside(uri, &root, &directory)?;
                 model::check(&directory, name).map_err(|unfit| of_model(uri, &unfit))?;
                 self.finish(name, uri, |place| symlink(&directory, place))
             }
@@ -86,8 +100,10 @@ impl Repository {
         let unpacked = self.work().join("unpacked");
         remove(&unpacked).map_err(|error| Fault::of_files("cannot make room for the model", &error))?;
         let file = File::open(archive).map_err(|error| of_claim(uri, &error))?;
-        let outcome = archive::unpack(file, &unpacked, self.bounds)
-            .map_err(|error| of_archive(uri, &error))
+        let room = self.room_beside(archive)?;
+        let bounds = Bounds { bytes: room.bytes(), entries: MOST_ENTRIES };
+        let outcome = archive::unpack(file, &unpacked, bounds)
+            .map_err(|error| of_archive(uri, &error, &room))
             .and_then(|()| model::check(&unpacked, name).map_err(|unfit| of_model(uri, &unfit)))
             .and_then(|()| self.finish(name, uri, |place| fs::rename(&unpacked, place)));
         if outcome.is_err() {
@@ -97,6 +113,16 @@ impl Repository {
             }
         }
         outcome
+    }
+
+    /// Returns the room for what an archive holds, which is the less for the archive itself where that was downloaded.
+    fn room_beside(&self, archive: &Path) -> Result<Room, Fault> {
+        let room = self.room()?;
+        if archive != self.download_path() {
+            return Ok(room);
+        }
+        let size = fs::metadata(archive).map_err(|error| Fault::of_files("cannot read the model", &error))?;
+        Ok(room.without(size.len()))
     }
 
     /// Puts a model in its place and marks it.
@@ -119,12 +145,24 @@ impl Repository {
         }
         let about = fs::metadata(&found).map_err(|error| of_claim(&uri, &error))?;
         if about.is_dir() {
-            Ok(Claimed::Directory(found))
+            Ok(Claimed::Directory { root, directory: found })
         } else if about.is_file() {
             Ok(Claimed::Archive(found))
         } else {
             Err(Fault::permanent(format!("{uri} is neither a directory nor a file")))
         }
+    }
+
+    /// Refuses a directory from which links lead out of its claim: to what else the pod holds, such as the Secrets of the agent.
+    /// Inside the claim models may share files. Whoever can write to the claim later can change it, as they can the models.
+    fn keep_inside(&self, uri: &str, root: &Path, directory: &Path) -> Result<(), Fault> {
+        let bound = Bound { path: root, name: "the claim", most_entries: MOST_ENTRIES };
+        bound.check(directory).map_err(|leak| match leak {
+            Leak::Files(error) => of_claim(uri, &error),
+            Leak::Out { .. } | Leak::TooMany(_) | Leak::TooLong => {
+                Fault::permanent(format!("{} {leak}", shown(uri)))
+            }
+        })
     }
 
     fn work(&self) -> PathBuf {
@@ -136,8 +174,11 @@ impl Repository {
     }
 }
 
-fn of_archive(uri: &str, error: &UnpackError) -> Fault {
+fn of_archive(uri: &str, error: &UnpackError, room: &Room) -> Fault {
     match error {
+        UnpackError::Refused(Refused::TooLarge { .. }) => {
+            Fault::permanent(format!("{}: the archive unpacks to more than {room}", shown(uri)))
+        }
         UnpackError::Refused(refused) => Fault::permanent(format!("{}: {refused}", shown(uri))),
         UnpackError::Files(_) => Fault::transient(chain(error)),
     }
@@ -208,12 +249,17 @@ mod tests {
             symlink("../../elsewhere", folder.path().join("claims/c/out")).unwrap();
             symlink("good", folder.path().join("claims/c/current")).unwrap();
             symlink("loop", folder.path().join("claims/c/loop")).unwrap();
+            fs::create_dir_all(folder.path().join("claims/c/leaks/1")).unwrap();
+            symlink("/credentials/s/authorization", folder.path().join("claims/c/leaks/config.pbtxt"))
+                .unwrap();
+            fs::create_dir_all(folder.path().join("claims/c/shares/1")).unwrap();
+            symlink("../../file.onnx", folder.path().join("claims/c/shares/1/model.onnx")).unwrap();
             Self { folder }
         }
 
         fn open(&self) -> Repository {
             let at = |name: &str| self.folder.path().join(name);
-            Repository::open(&at("models"), &at("claims"), 1 << 20).unwrap()
+            Repository::open(&at("models"), &at("claims"), Room::new(1 << 20, 3 << 20)).unwrap()
         }
 
         fn place(&self, path: &str) -> String {
@@ -237,8 +283,8 @@ mod tests {
     #[test]
     fn what_is_wrong_with_a_claim_is_said_and_stays() {
         let places = Places::new();
-        let table =
-            ["none", "file.onnx/x", "bare", "file.onnx", "out", "loop"].map(|path| places.place(path));
+        let table = ["none", "file.onnx/x", "bare", "file.onnx", "out", "loop", "leaks", "shares"]
+            .map(|path| places.place(path));
         insta::assert_snapshot!(table.join("\n"), @r#"
         Permanent("pvc://c/none is not there: the claim has no such path")
         Permanent("pvc://c/file.onnx/x is not there: the claim has no such path")
@@ -246,6 +292,8 @@ mod tests {
         Permanent("pvc://c/file.onnx: the file is not an archive: expected tar, tar.gz, tar.zst or zip with the model's directory (version directories such as 1/, and config.pbtxt), told by its first bytes")
         Permanent("pvc://c/out is a link that leads out of the claim")
         Permanent("pvc://c/loop is a link that leads to itself")
+        Permanent("pvc://c/leaks has a link leaks/config.pbtxt to /credentials/s/authorization, which leads out of the claim")
+        laid out
         "#);
     }
 
@@ -261,6 +309,25 @@ mod tests {
         assert_eq!(left, ["m.laid-out.mark"]);
         places.open().note_loaded().unwrap();
         assert!(places.open().was_loaded());
+    }
+
+    #[test]
+    fn models_that_are_too_large_together_are_refused_by_the_bound_of_all() {
+        let places = Places::new();
+        let mut tar = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_gnu();
+        header.set_mode(0o644);
+        header.set_size(900 << 10);
+        tar.append_data(&mut header, "m/1/weights", &vec![7; 900 << 10][..]).unwrap();
+        fs::write(places.folder.path().join("claims/c/m.tar"), tar.into_inner().unwrap()).unwrap();
+        let place = |name| places.open().place_claim(name, "pvc://c/m.tar", "c", "m.tar");
+        for name in ["a", "b", "c"] {
+            assert_eq!(place(name), Ok(()), "{name}");
+        }
+        let Err(Fault::Permanent(refusal)) = place("d") else { panic!("it is refused") };
+        assert!(refusal.starts_with("pvc://c/m.tar: the archive unpacks to more than the "), "{refusal}");
+        assert!(refusal.contains("left of 3145728 for all models of the lease"), "{refusal}");
+        assert!(!places.folder.path().join("models/d").exists());
     }
 
     #[test]

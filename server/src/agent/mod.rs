@@ -9,9 +9,11 @@ mod credentials;
 mod download;
 mod fault;
 mod fetch;
+mod inside;
 mod layout;
 mod load;
 mod model;
+mod room;
 mod serve;
 mod settings;
 mod status;
@@ -117,7 +119,7 @@ async fn failures(
 
 fn open(settings: &Settings) -> Result<Repository, AgentError> {
     let path: &Path = &settings.models_directory;
-    Repository::open(path, &settings.claims_directory, settings.maximum_bytes)
+    Repository::open(path, &settings.claims_directory, settings.room)
         .map_err(|source| AgentError::Repository { path: path.to_owned(), source })
 }
 

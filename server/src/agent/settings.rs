@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use hyper::header::HeaderValue;
 use serde::Deserialize;
 
+use super::room::Room;
 use crate::domain::plan::AGENT_PORT;
 
 /// One model of the lease.
@@ -28,8 +29,8 @@ pub struct Settings {
     pub models: Vec<Model>,
     /// Key of Triton's repository API.
     pub repository_key: Option<HeaderValue>,
-    /// Most bytes of one model, downloaded and unpacked each.
-    pub maximum_bytes: u64,
+    /// Most bytes of one model, downloaded and unpacked each, and of all of them with what is being unpacked.
+    pub room: Room,
     /// Whether `http://` is allowed.
     pub allow_http: bool,
     /// Where Triton's HTTP port is, such as `http://127.0.0.1:8000`.
@@ -62,7 +63,7 @@ impl Settings {
         Ok(Self {
             models: models(&required(&lookup, "TMS_MODELS")?)?,
             repository_key: lookup("TMS_REPOSITORY_KEY").map(|key| header(&key)).transpose()?,
-            maximum_bytes: bytes(&required(&lookup, "TMS_MAXIMUM_BYTES")?)?,
+            room: room(&lookup)?,
             allow_http: flag("TMS_ALLOW_HTTP", lookup("TMS_ALLOW_HTTP").as_deref())?,
             triton_url: lookup("TMS_TRITON_URL").unwrap_or_else(|| "http://127.0.0.1:8000".to_owned()),
             address: address(lookup("TMS_AGENT_ADDRESS").as_deref())?,
@@ -79,7 +80,7 @@ impl fmt::Debug for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Settings")
             .field("models", &self.models.len())
-            .field("maximum_bytes", &self.maximum_bytes)
+            .field("room", &self.room)
             .field("allow_http", &self.allow_http)
             .finish_non_exhaustive()
     }
@@ -116,11 +117,17 @@ fn header(key: &str) -> Result<HeaderValue, SettingsError> {
     Ok(value)
 }
 
-fn bytes(text: &str) -> Result<u64, SettingsError> {
+fn room(lookup: impl Fn(&str) -> Option<String>) -> Result<Room, SettingsError> {
+    const TOTAL: &str = "TMS_MAXIMUM_TOTAL_BYTES";
+    let each = bytes("TMS_MAXIMUM_BYTES", &required(&lookup, "TMS_MAXIMUM_BYTES")?)?;
+    // Pods of leases of an older server have none.
+    let total = lookup(TOTAL).map_or(Ok(u64::MAX), |text| bytes(TOTAL, &text))?;
+    Ok(Room::new(each, total))
+}
+
+fn bytes(variable: &'static str, text: &str) -> Result<u64, SettingsError> {
     let bytes = text.parse().ok().filter(|bytes| *bytes > 0);
-    bytes.ok_or_else(|| {
-        wrong("TMS_MAXIMUM_BYTES", format!("is {text:?}, which is not a positive number of bytes"))
-    })
+    bytes.ok_or_else(|| wrong(variable, format!("is {text:?}, which is not a positive number of bytes")))
 }
 
 fn flag(variable: &'static str, text: Option<&str>) -> Result<bool, SettingsError> {
@@ -171,7 +178,7 @@ mod tests {
         ])
         .unwrap();
         assert_eq!(settings.models[1].secret.as_deref(), Some("s"));
-        assert_eq!((settings.maximum_bytes, settings.allow_http), (1024, false));
+        assert_eq!((settings.room, settings.allow_http), (Room::new(1024, u64::MAX), false));
         assert_eq!(settings.triton_url, "http://127.0.0.1:8000");
         assert_eq!((settings.address.port(), settings.address.ip().is_unspecified()), (8010, true));
         assert!(!format!("{settings:?} {:?}", settings.repository_key).contains("a-key"));
@@ -181,10 +188,11 @@ mod tests {
     fn a_wrong_variable_is_named() {
         let maximum = ("TMS_MAXIMUM_BYTES", "1");
         let none = ("TMS_MODELS", "[]");
-        let table: [&[(&str, &str)]; 8] = [
+        let table: [&[(&str, &str)]; 9] = [
             &[maximum],
             &[none],
             &[none, ("TMS_MAXIMUM_BYTES", "1Gi")],
+            &[none, maximum, ("TMS_MAXIMUM_TOTAL_BYTES", "0")],
             &[maximum, ("TMS_MODELS", "{}")],
             &[maximum, ("TMS_MODELS", r#"[{"name":"../a","uri":""}]"#)],
             &[maximum, ("TMS_MODELS", r#"[{"name":"a","uri":""},{"name":"a","uri":""}]"#)],
@@ -196,6 +204,7 @@ mod tests {
         TMS_MODELS is not set: the agent is started by the pod of a lease
         TMS_MAXIMUM_BYTES is not set: the agent is started by the pod of a lease
         TMS_MAXIMUM_BYTES is "1Gi", which is not a positive number of bytes
+        TMS_MAXIMUM_TOTAL_BYTES is "0", which is not a positive number of bytes
         TMS_MODELS is not a list of models in JSON: invalid type: map, expected a sequence at line 1 column 0
         TMS_MODELS has a model "../a", whose name cannot be a directory's
         TMS_MODELS has the model "a" twice

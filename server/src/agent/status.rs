@@ -44,9 +44,9 @@ pub struct Model {
     pub total_bytes: Option<u64>,
     /// Why it is not further, or nothing.
     pub message: String,
-    /// Whether its last try failed, and nothing has gone well since.
-    #[serde(skip)]
-    pub has_failed: bool,
+    /// Tries that failed since something went well last.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub failed_tries: u32,
 }
 
 /// What is known of all models at one time.
@@ -91,7 +91,7 @@ impl Board {
             downloaded_bytes: None,
             total_bytes: None,
             message: String::new(),
-            has_failed: false,
+            failed_tries: 0,
         };
         let models = names.map(model).collect();
         Self {
@@ -122,15 +122,18 @@ impl Board {
 
     /// Says that a try failed, and where that leaves the model.
     pub fn fail(&self, index: usize, state: State, message: &str) {
-        self.change(index, |model| Model { has_failed: true, ..moved(model, state, message) });
+        self.change(index, |model| Model {
+            failed_tries: model.failed_tries.saturating_add(1),
+            ..moved(model, state, message)
+        });
     }
 
     /// Says what is done with a model now, unless its last try failed: that one's reason stays until something goes well, so
     /// that it does not come and go with every try.
     pub fn begin(&self, index: usize, state: State, message: &str) {
-        self.change(index, |model| match model.has_failed {
-            true => model.clone(),
-            false => moved(model, state, message),
+        self.change(index, |model| match model.failed_tries {
+            0 => moved(model, state, message),
+            _ => model.clone(),
         });
     }
 
@@ -147,14 +150,14 @@ impl Board {
             *told = Some(clock::stopwatch());
         }
         self.change(index, |model| {
-            let has_failed = model.has_failed && now == 0;
+            let failed_tries = if now == 0 { model.failed_tries } else { 0 };
             Model {
                 name: model.name.clone(),
                 state: State::Downloading,
                 downloaded_bytes: Some(downloaded),
                 total_bytes: total,
-                message: if has_failed { model.message.clone() } else { String::new() },
-                has_failed,
+                message: if failed_tries > 0 { model.message.clone() } else { String::new() },
+                failed_tries,
             }
         });
     }
@@ -189,8 +192,12 @@ fn moved(model: &Model, state: State, message: &str) -> Model {
         downloaded_bytes: model.downloaded_bytes.filter(|_| state == State::Downloading),
         total_bytes: model.total_bytes.filter(|_| state == State::Downloading),
         message: message.to_owned(),
-        has_failed: false,
+        failed_tries: 0,
     }
+}
+
+fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 #[cfg(test)]
@@ -211,9 +218,11 @@ mod tests {
         board.fail(0, State::Failed, "no GPU");
         let revision = board.snapshot().revision;
         board.begin(0, State::Loading, "");
+        assert_eq!(board.snapshot().revision, revision, "trying again is no news");
         board.fail(0, State::Failed, "no GPU");
         assert_eq!(shown(&board), (State::Failed, "no GPU".to_owned()));
-        assert_eq!(board.snapshot().revision, revision, "trying again is no news");
+        assert_eq!(board.snapshot().models[0].failed_tries, 2);
+        assert!(serde_json::to_string(&board.snapshot()).unwrap().contains(r#""failedTries":2"#));
         board.set(0, State::Ready, "");
         board.begin(0, State::Loading, "");
         assert_eq!(shown(&board), (State::Loading, String::new()));

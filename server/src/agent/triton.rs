@@ -12,8 +12,9 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::time::timeout;
 use url::Url;
 
-use super::fault::{Fault, chain};
+use super::fault::Fault;
 use super::words;
+use crate::chain::chain;
 
 /// The header that opens the repository API.
 const KEY: &str = "tms-key";
@@ -25,7 +26,10 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// A question that Triton did not answer.
 #[derive(Debug, thiserror::Error)]
 pub enum Silence {
-    /// Nobody listens, or the connection was cut.
+    /// Nobody listens, as while it starts.
+    #[error("waits for Triton to start")]
+    NotUp,
+    /// The connection was cut.
     #[error("Triton cannot be reached: {0}")]
     Gone(String),
     /// It takes too long.
@@ -108,7 +112,10 @@ impl Triton {
     }
 
     async fn call(&self, request: Request<Full<Bytes>>) -> Result<(StatusCode, String), Silence> {
-        let response = self.client.request(request).await.map_err(|error| Silence::Gone(chain(&error)))?;
+        let response = self.client.request(request).await.map_err(|error| match error.is_connect() {
+            true => Silence::NotUp,
+            false => Silence::Gone(chain(&error)),
+        })?;
         let status = response.status();
         let body = Limited::new(response.into_body(), LONGEST_ANSWER).collect().await;
         let body = body.map_err(|error| Silence::Gone(error.to_string()))?.to_bytes();

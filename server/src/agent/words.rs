@@ -14,6 +14,11 @@ const LONGEST: usize = 600;
 const TRACEBACK: &str = "Traceback (most recent call last)";
 
 /// What errors say, in lower case, that a busy node or a full card causes.
+///
+/// Such a load is tried again for as long as the lease may take to load, however often it fails in the same words. A card may
+/// be shared, and who held its memory may be a Triton that drains for minutes: no number of failures, and no pause between
+/// them that is much shorter, tells that from a model which never fits. The lease says at once that it is tried again, how
+/// often that was in vain, and until when, so that nobody has to wait for it.
 const PASSING: [&str; 6] =
     ["timed out occur", "stub process", "out of memory", "out_of_memory", "shared memory", "no space left"];
 

@@ -9,7 +9,8 @@ use std::{fs, io};
 
 use futures::future::BoxFuture;
 
-use super::{Act, ActError, Measure, Observe, Sight};
+use super::{Act, ActError, Inspect, Measure, Observe, Sight};
+use crate::domain::autoscaler::explanation::Evidence;
 use crate::domain::capabilities::Capabilities;
 use crate::domain::lease::{Happening, Lease, LeaseId, Replicas};
 use crate::domain::observed::{Objects, Observed};
@@ -161,6 +162,14 @@ impl Observe for Manifests {
 impl Measure for Manifests {
     fn served(&self, _id: LeaseId) -> BoxFuture<'_, Vec<Served>> {
         Box::pin(async { Vec::new() })
+    }
+
+    fn follow_progress(&self, _is_wanted: bool) {}
+}
+
+impl Inspect for Manifests {
+    fn autoscaler<'a>(&'a self, _lease: &'a Lease) -> BoxFuture<'a, Option<Evidence>> {
+        Box::pin(async { None })
     }
 }
 

@@ -4,15 +4,18 @@
 pub mod kubernetes;
 pub mod manifests;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use jiff::Timestamp;
 
+use crate::domain::autoscaler::explanation::Evidence;
 use crate::domain::capabilities::Capabilities;
 use crate::domain::lease::{Happening, Lease, LeaseId};
 use crate::domain::observed::Observed;
-use crate::domain::plan::Plan;
+use crate::domain::plan::{Kind, Plan};
+use crate::domain::scaling::MetricName;
 use crate::domain::usage::Served;
 
 /// Sees what there is. Answers come from memory that a watch keeps fresh, never from a call.
@@ -61,7 +64,7 @@ pub trait Act: Send + Sync {
     /// Tells people who look at the cluster what happened. Best effort, in the background.
     fn announce(&self, lease: &Lease, happening: &Happening);
 
-    /// Finds out again what the cluster serves; true where that changed.
+    /// Finds out again what the cluster serves; true where that changed. Forgets what was kept of leases that are gone.
     fn refresh(&self) -> BoxFuture<'_, Result<bool, ActError>>;
 }
 
@@ -69,12 +72,75 @@ pub trait Act: Send + Sync {
 pub trait Measure: Send + Sync {
     /// Returns what each pod of a lease has served: nothing where pods are not observed.
     fn served(&self, id: LeaseId) -> BoxFuture<'_, Vec<Served>>;
+
+    /// Asks pods that load how far they are from now on, or asks none any more.
+    fn follow_progress(&self, is_wanted: bool);
 }
 
-/// A cluster that can be observed, measured and acted on.
-pub trait Cluster: Observe + Measure + Act {}
+/// Looks closely at one lease, where a person asks.
+pub trait Inspect: Send + Sync {
+    /// Returns what is known of the autoscaler of a lease, after a few calls; `None` where objects are not observed.
+    fn autoscaler<'a>(&'a self, lease: &'a Lease) -> BoxFuture<'a, Option<Evidence>>;
+}
 
-impl<T: Observe + Measure + Act> Cluster for T {}
+/// A pod of a lease that scales by itself.
+#[derive(Clone, Copy, Debug)]
+pub struct ScalingPod<'a> {
+    /// Its lease.
+    pub lease: LeaseId,
+    /// Its name.
+    pub name: &'a str,
+    /// Its UID.
+    pub uid: &'a str,
+    /// Its labels.
+    pub labels: &'a BTreeMap<String, String>,
+}
+
+/// Shows the pods of leases that scale by themselves.
+pub trait Show: Send + Sync {
+    /// Shows each pod once. What it does with one must be short: watches wait meanwhile.
+    fn show_scaling(&self, show: &mut dyn FnMut(ScalingPod<'_>));
+}
+
+/// The name by which a value of a pod is asked for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PodName {
+    /// Its lease.
+    pub lease: LeaseId,
+    /// Its name.
+    pub name: String,
+    /// Its UID.
+    pub uid: String,
+}
+
+/// The value of a metric for one pod.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Gauged {
+    /// The value, a finite number.
+    pub value: f64,
+    /// When it was measured.
+    pub at: Timestamp,
+}
+
+/// Tells the values by which leases scale.
+pub trait Gauge: Send + Sync {
+    /// Returns what the metric is for each of these pods, in their order; nothing where it has no value.
+    fn gauge<'a>(
+        &'a self,
+        metric: MetricName,
+        pods: &'a [PodName],
+    ) -> BoxFuture<'a, Result<Vec<Option<Gauged>>, GaugeError>>;
+}
+
+/// Values cannot be told now.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct GaugeError(pub String);
+
+/// A cluster that can be observed, measured, inspected and acted on.
+pub trait Cluster: Observe + Measure + Inspect + Act {}
+
+impl<T: Observe + Measure + Inspect + Act> Cluster for T {}
 
 /// Why an action did not happen.
 #[derive(Debug, thiserror::Error)]
@@ -100,10 +166,12 @@ pub enum ActError {
         message: String,
     },
     /// The cluster will never take the object as it is.
-    #[error("the Kubernetes API takes {object} for invalid: {message}")]
+    #[error("the Kubernetes API takes {} {name} for invalid: {message}", .kind.as_str())]
     Invalid {
-        /// Kind and name.
-        object: String,
+        /// Its kind.
+        kind: Kind,
+        /// Its name.
+        name: String,
         /// What the API server says.
         message: String,
     },

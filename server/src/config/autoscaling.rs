@@ -58,9 +58,9 @@ fn provider(reader: &mut Reader) -> Option<Provider> {
     let key = "server.autoscaling.provider";
     let words = [("adapter", Provider::Adapter), ("builtin", Provider::Builtin), ("keda", Provider::Keda)];
     match reader.choice(key, &words, None)? {
-        Provider::Adapter => Some(Provider::Adapter),
-        Provider::Builtin | Provider::Keda => {
-            reader.fault(key, "is not available in this version: must be adapter".to_owned(), None)
+        provider @ (Provider::Adapter | Provider::Builtin) => Some(provider),
+        Provider::Keda => {
+            reader.fault(key, "is not available in this version: must be adapter or builtin".to_owned(), None)
         }
     }
 }

@@ -12,19 +12,21 @@ pub fn check_capabilities(config: &Config, capabilities: &Capabilities) -> Vec<F
     if !autoscaling.enabled {
         return Vec::new();
     }
-    let mut warnings = missing_apis(autoscaling, capabilities);
+    let mut warnings = missing_apis(config, capabilities);
     warnings.extend(vain_tolerance(&config.cluster, autoscaling, capabilities));
     warnings
 }
 
-fn missing_apis(autoscaling: &AutoscalingBounds, capabilities: &Capabilities) -> Vec<Finding> {
+fn missing_apis(config: &Config, capabilities: &Capabilities) -> Vec<Finding> {
+    let autoscaling = &config.bounds.autoscaling;
     let is_used = |name: MetricName| {
         autoscaling.metrics.get(&name).is_some_and(|metric| metric.allowed || metric.enabled)
     };
-    let from_prometheus =
-        [MetricName::GpuUtilization, MetricName::GpuMemoryUtilization, MetricName::QueueTime]
-            .into_iter()
-            .any(is_used);
+    let from_triton = [MetricName::GpuUtilization, MetricName::GpuMemoryUtilization, MetricName::QueueTime]
+        .into_iter()
+        .any(is_used);
+    let asks_tritons = config.custom_metrics.as_ref().is_some_and(|served| served.prometheus_url.is_none());
+    let from_prometheus = from_triton && !asks_tritons;
     let from_kubelet = [MetricName::CpuUtilization, MetricName::MemoryUtilization].into_iter().any(is_used);
     let (needs_adapter, needs_keda) = match autoscaling.provider {
         Provider::Adapter => (from_prometheus, false),

@@ -50,6 +50,14 @@ fn read(
     is_sound.then(|| entries.into_iter().collect())
 }
 
+/// What is wrong with the name of a Service.
+pub(super) fn service_fault(text: &str) -> Option<&'static str> {
+    let is_sound = is_dns_label(text) && text.starts_with(|first: char| first.is_ascii_lowercase());
+    (!is_sound).then_some(
+        "is not the name of a Service: at most 63 of a–z 0–9 - are, with a letter first and no - last",
+    )
+}
+
 /// What is wrong with the name of a namespace.
 pub(super) fn namespace_fault(text: &str) -> Option<&'static str> {
     (!is_dns_label(text)).then_some(

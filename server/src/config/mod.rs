@@ -2,6 +2,7 @@
 //! into types that cannot hold a wrong value. Every fault is found at once.
 
 mod autoscaling;
+mod builtin;
 mod capabilities;
 mod chart;
 pub mod check;
@@ -61,6 +62,8 @@ pub struct Config {
     pub leases: Leases,
     /// Where the figures of the server are served; `None` for nowhere.
     pub metrics: Option<SocketAddr>,
+    /// How custom.metrics.k8s.io is served; `None` where it is not.
+    pub custom_metrics: Option<CustomMetrics>,
     /// What is logged, and how.
     pub logging: Logging,
     /// Settings of plans, but for the installation, which the database knows.
@@ -181,6 +184,23 @@ pub struct Leases {
     pub notices: Vec<SignedDuration>,
 }
 
+/// How the server serves custom.metrics.k8s.io.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CustomMetrics {
+    /// Address and port; port 0 is any free one.
+    pub address: SocketAddr,
+    /// Name of the Service in front of it, and of the Secret of its certificate.
+    pub service_name: String,
+    /// Prometheus from which the series are read; `None` asks the Tritons.
+    pub prometheus_url: Option<String>,
+    /// Time between two looks at a Triton.
+    pub scrape_interval: Duration,
+    /// Time after which a look is given up.
+    pub scrape_timeout: Duration,
+    /// Time over which values are averaged.
+    pub window: Duration,
+}
+
 /// What is logged, and how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Logging {
@@ -299,6 +319,7 @@ fn config(reader: &mut Reader, password: Option<SecretString>) -> Option<Config>
     let repositories = repositories::repositories(reader);
     let autoscaling = autoscaling::bounds(reader);
     let prometheus = autoscaling::prometheus(reader);
+    let builtin = builtin::builtin(reader);
     let triton = server::triton(reader);
     let metrics = server::metrics(reader);
     let logging = server::logging(reader);
@@ -307,7 +328,17 @@ fn config(reader: &mut Reader, password: Option<SecretString>) -> Option<Config>
 
     let (images, autoscaling, prometheus, triton) = (images?, autoscaling?, prometheus?, triton?);
     let (cluster, leases, repositories) = (cluster?, leases?, repositories?);
-    if autoscaling.enabled {
+    let listen = listen?;
+    let custom_metrics = builtin::custom_metrics(
+        reader,
+        builtin?,
+        &autoscaling,
+        &prometheus,
+        listen.address.ip(),
+        &cluster.kind,
+    );
+    let asks_tritons = custom_metrics.as_ref().is_some_and(|served| served.prometheus_url.is_none());
+    if autoscaling.enabled && !asks_tritons {
         autoscaling::warn_of_labels(reader, &prometheus);
     }
     let plan = plan::Settings {
@@ -347,12 +378,13 @@ fn config(reader: &mut Reader, password: Option<SecretString>) -> Option<Config>
     Some(Config {
         bounds,
         namespace: namespace?,
-        listen: listen?,
+        listen,
         health_port: health?,
         database: database?,
         cluster,
         leases,
         metrics: metrics?,
+        custom_metrics,
         logging: logging?,
         plan,
     })

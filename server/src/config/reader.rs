@@ -205,6 +205,12 @@ impl Reader {
         }
     }
 
+    /// Reads a quantity above zero, or nothing where none is given.
+    pub fn optional_quantity(&mut self, key: &str) -> Option<Option<Quantity>> {
+        self.demands.note(key, || Demand::Quantity);
+        if self.is_given(key) { self.quantity(key).map(Some) } else { Some(None) }
+    }
+
     /// Reads a map of texts.
     pub fn texts(&mut self, key: &str) -> Option<Vec<(String, String)>> {
         self.demands.note(key, || Demand::Texts);

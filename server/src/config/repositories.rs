@@ -8,6 +8,8 @@ use crate::domain::repositories::{AccessMode, Claim, Credential, Repositories, T
 
 const CLAIMS: &str = "server.modelRepositories.pvc";
 const ADDRESSES: &str = "server.modelRepositories.https";
+const MAXIMUM: &str = "server.modelRepositories.maximumSize";
+const MAXIMUM_TOTAL: &str = "server.modelRepositories.maximumTotalSize";
 
 /// Reads the whole section.
 pub(super) fn repositories(reader: &mut Reader) -> Option<Repositories> {
@@ -15,13 +17,15 @@ pub(super) fn repositories(reader: &mut Reader) -> Option<Repositories> {
     let credentials = credentials(reader);
     let trust_bundle = reader.optional("server.modelRepositories.trustBundle", labels::object_fault);
     let allows_http = reader.boolean("server.modelRepositories.allowHttp");
-    let maximum_bytes = maximum_bytes(reader);
+    let maximum_bytes = size(reader, MAXIMUM);
+    let maximum_total_bytes = total(reader, maximum_bytes);
     Some(Repositories {
         claims: claims?,
         credentials: credentials?,
         trust_bundle: trust_bundle?,
         allows_http: allows_http?,
         maximum_bytes: maximum_bytes?,
+        maximum_total_bytes: maximum_total_bytes?,
     })
 }
 
@@ -85,9 +89,28 @@ fn refuse_repetition<T>(
     Some(())
 }
 
-fn maximum_bytes(reader: &mut Reader) -> Option<u64> {
-    let key = "server.modelRepositories.maximumSize";
+/// Reads what all models of a lease may take: by default one of the largest, with the archive that it comes in.
+fn total(reader: &mut Reader, maximum_bytes: Option<u64>) -> Option<u64> {
+    let Some(given) = reader.optional_quantity(MAXIMUM_TOTAL)? else {
+        return maximum_bytes.map(|maximum| maximum.saturating_mul(2));
+    };
+    let total = bytes(reader, MAXIMUM_TOTAL, given)?;
+    if maximum_bytes.is_some_and(|maximum| total < maximum) {
+        return reader.fault(
+            MAXIMUM_TOTAL,
+            format!("must be at least {MAXIMUM}, which bounds each model"),
+            None,
+        );
+    }
+    Some(total)
+}
+
+fn size(reader: &mut Reader, key: &str) -> Option<u64> {
     let size = reader.quantity(key)?;
+    bytes(reader, key, size)
+}
+
+fn bytes(reader: &mut Reader, key: &str, size: Quantity) -> Option<u64> {
     if size < Quantity::from_bytes(1 << 20) {
         return reader.fault(key, "must be at least 1Mi: without a unit it counts bytes".to_owned(), None);
     }

@@ -243,6 +243,11 @@ fn a_broken_value_stops_the_start_with_its_key_and_rule() {
         (&format!("{behavior}.scaleUp.selectPolicy"), "max", "[A15]"),
         (&format!("{behavior}.scaleDown.tolerance"), "-0.1", "[A15]"),
         ("server.autoscaling.provider", "keda", "not available in this version"),
+        ("server.autoscaling.builtin.listenPort", "65536", "from 0 to 65535"),
+        ("server.autoscaling.builtin.serviceName", "1st", "is not the name of a Service"),
+        ("server.autoscaling.builtin.prometheusUrl", "prometheus:9090", "must be a URL"),
+        ("server.autoscaling.builtin.prometheusUrl", "http://p/?q=1", "must be a URL"),
+        ("server.autoscaling.builtin.prometheusUrl", "http://me:secret@p", "must not hold a user"),
         ("server.autoscaling.gpuSource", "nvml", "triton or dcgm"),
         ("server.autoscaling.replicas", "5", "must be a map"),
         ("server.apiService.port", "65536", "from 0 to 65535"),
@@ -313,6 +318,12 @@ fn a_broken_value_stops_the_start_with_its_key_and_rule() {
         ("server.modelRepositories.allowHttp", "1", "true or false"),
         ("server.modelRepositories.maximumSize", "100", "bytes"),
         ("server.modelRepositories.maximumSize", "1048576500m", "whole bytes"),
+        (
+            "server.modelRepositories.maximumTotalSize",
+            "1Gi",
+            "must be at least server.modelRepositories.maximumSize",
+        ),
+        ("server.modelRepositories.maximumTotalSize", "100", "bytes"),
         ("server.triton.exitTimeoutSeconds", "0", "from 1 to 3600"),
         ("server.metrics.enabled", "1", "true or false"),
         ("server.metrics.listen", "localhost:1", "IP address and a port"),
@@ -430,6 +441,7 @@ server:
     assert!(!repositories.is_for_one_node("models"));
     assert_eq!(repositories.credentials[0].secret, "ngc-model-pull");
     assert_eq!((repositories.allows_http, repositories.maximum_bytes), (false, 3 << 29));
+    assert_eq!(repositories.maximum_total_bytes, 3 << 30, "twice that of one");
     assert_eq!(config.plan_settings(String::new()).repositories, *repositories);
 }
 
@@ -687,6 +699,7 @@ server:
         scaled_object: false,
         custom_metrics: false,
         resource_metrics: false,
+        custom_metrics_service: None,
     };
     let shown: Vec<String> =
         check_capabilities(&config, &capabilities).iter().map(ToString::to_string).collect();
@@ -709,6 +722,64 @@ server:
     assert_eq!(check_capabilities(&config, &everything), []);
     let (without, _) = accepted("");
     assert_eq!(check_capabilities(&without, &capabilities), []);
+}
+
+const BUILTIN: &str = "
+server:
+  cluster: {kind: kubernetes}
+  autoscaling:
+    enable: true
+    provider: builtin
+    metrics: {queueTime: {allowed: true}}
+";
+
+#[test]
+fn custom_metrics_are_served_where_the_provider_is_builtin_and_pods_are_seen() {
+    let (config, warnings) = accepted(BUILTIN);
+    let served = config.custom_metrics.expect("they are served");
+    assert_eq!(
+        (served.address.to_string().as_str(), served.service_name.as_str()),
+        ("127.0.0.1:30347", "tms-custom-metrics")
+    );
+    assert_eq!(
+        (served.scrape_interval.as_secs(), served.scrape_timeout.as_secs(), served.window.as_secs()),
+        (15, 10, 60)
+    );
+    assert_eq!((served.prometheus_url, warnings.as_str()), (None, ""));
+    for other in ["provider: adapter", "enable: false, provider: builtin"] {
+        let text = format!("server: {{cluster: {{kind: kubernetes}}, autoscaling: {{{other}}}}}");
+        assert_eq!(accepted(&text).0.custom_metrics, None, "{other}");
+    }
+    let (config, warnings) = accepted(&BUILTIN.replace("kind: kubernetes", "kind: manifests"));
+    assert_eq!(config.custom_metrics, None);
+    assert!(warnings.contains("serves no metrics while server.cluster.kind is manifests"), "{warnings}");
+}
+
+#[test]
+fn builtin_needs_a_prometheus_only_for_what_tritons_do_not_tell() {
+    let dcgm = format!("{BUILTIN}    gpuSource: dcgm\n");
+    assert_snapshot!(refused(&dcgm), @r#"
+    values.yaml:8:5: server.autoscaling.gpuSource: "dcgm"
+      is not possible with server.autoscaling.provider builtin and no Prometheus: Tritons do not tell what DCGM measures
+      help: set server.autoscaling.builtin.prometheusUrl, or server.autoscaling.gpuSource: triton
+    "#);
+    let (config, _) =
+        accepted(&format!("{dcgm}    builtin: {{prometheusUrl: 'https://prometheus.monitoring:9090/at'}}\n"));
+    let lacking = Capabilities { pod_monitor: false, ..Capabilities::assumed() };
+    assert_eq!(check_capabilities(&config, &lacking).len(), 1, "Prometheus has to find the Tritons");
+    let nothing = Capabilities { kubernetes: Some((1, 33)), ..Capabilities::unknown() };
+    assert_eq!(check_capabilities(&accepted(BUILTIN).0, &nothing), []);
+}
+
+#[test]
+fn custom_metrics_have_a_port_of_their_own() {
+    let text = format!("{BUILTIN}    builtin: {{listenPort: 30345}}\n");
+    assert!(
+        refused(&text).contains("must be another port than server.apiService.port"),
+        "{}",
+        refused(&text)
+    );
+    accepted(&text.replace("provider: builtin", "provider: adapter"));
 }
 
 #[test]

@@ -15,6 +15,8 @@ pub struct Capabilities {
     pub custom_metrics: bool,
     /// `metrics.k8s.io`.
     pub resource_metrics: bool,
+    /// Namespace and name of the Service that serves `custom.metrics.k8s.io`, where this server would serve it and knows.
+    pub custom_metrics_service: Option<String>,
 }
 
 impl Capabilities {
@@ -28,6 +30,7 @@ impl Capabilities {
             scaled_object: false,
             custom_metrics: true,
             resource_metrics: true,
+            custom_metrics_service: None,
         }
     }
 
@@ -40,6 +43,7 @@ impl Capabilities {
             scaled_object: false,
             custom_metrics: false,
             resource_metrics: false,
+            custom_metrics_service: None,
         }
     }
 

@@ -54,13 +54,13 @@ pub fn decide(lease: &Lease, observed: &Observed, deadlines: &Deadlines, now: Ti
     if let Objects::Superseded(generation) = observed.objects {
         return Step::Surpass(generation);
     }
-    let report = report(lease, observed, now);
+    let report = report(lease, observed, deadlines, now);
     if lease.is_loading() && report.first_ready_at.is_none() && report.phase != Phase::Written {
         if let Some(Trouble::Models(_)) = worst_trouble(observed) {
             return Step::Invalidate(report);
         }
         if now >= later(lease.created_at, deadlines.load_timeout) {
-            return Step::Invalidate(timed_out(report, deadlines.load_timeout));
+            return Step::Invalidate(timed_out(report, observed, deadlines.load_timeout));
         }
     }
     if report != lease.report {
@@ -73,7 +73,7 @@ pub fn decide(lease: &Lease, observed: &Observed, deadlines: &Deadlines, now: Ti
 }
 
 /// Returns the report of `lease` from what was seen.
-fn report(lease: &Lease, observed: &Observed, now: Timestamp) -> Report {
+fn report(lease: &Lease, observed: &Observed, deadlines: &Deadlines, now: Timestamp) -> Report {
     let phase = phase(lease, observed);
     let trouble = worst_trouble(observed);
     let models = progress::models(lease, phase, observed, trouble.as_ref());
@@ -84,7 +84,8 @@ fn report(lease: &Lease, observed: &Observed, now: Timestamp) -> Report {
         (_, Some(trouble), _) => keep_detail(&lease.report.message, trouble),
         (_, None, Some(fault)) => format!("replicas cannot be created: {fault}"),
         (Phase::Degraded, None, None) => shortage(lease, observed, &models),
-        (Phase::Pending | Phase::Provisioning | Phase::Loading, None, None) => String::new(),
+        (Phase::Loading, None, None) => retrying(lease, &models, deadlines),
+        (Phase::Pending | Phase::Provisioning, None, None) => String::new(),
     };
     let first_ready_at = match phase {
         Phase::Ready | Phase::Asleep => lease.report.first_ready_at.or(Some(now)),
@@ -113,7 +114,7 @@ fn phase(lease: &Lease, observed: &Observed) -> Phase {
         Phase::Pending
     } else if lease.spec.scaling.minimum() == 0 && observed.replicas.desired == 0 && !is_absent {
         Phase::Asleep
-    } else if is_enough && !(was_ready && observed.pods.iter().any(PodSeen::cannot_load)) {
+    } else if is_enough && !(was_ready && observed.pods.iter().any(|pod| progress::cannot_load(lease, pod))) {
         Phase::Ready
     } else if was_ready {
         Phase::Degraded
@@ -140,12 +141,24 @@ fn shortage(lease: &Lease, observed: &Observed, models: &[ModelReport]) -> Strin
     };
     let is_of_lease = |name: &str| lease.spec.models.iter().any(|model| model.name == name);
     let of_pod = |pod: &PodSeen| {
-        let models = pod.models.iter().filter(|model| is_of_lease(&model.name));
+        let models = pod.told().iter().filter(|model| is_of_lease(&model.name));
         progress::reason(&models.cloned().collect::<Vec<_>>())
     };
     match progress::reason(models).or_else(|| observed.pods.iter().find_map(of_pod)) {
         Some(reason) => format!("{short}: {reason}"),
         None => short,
+    }
+}
+
+/// Returns what keeps models from being loaded for the first time though it may pass, and until when they are tried again.
+fn retrying(lease: &Lease, models: &[ModelReport], deadlines: &Deadlines) -> String {
+    let until = later(lease.created_at, deadlines.load_timeout);
+    match progress::reason_to_retry(models) {
+        Some(reason) if until <= lease.expires_at => {
+            format!("{reason}; tried again until {until} (server.leases.loadTimeout)")
+        }
+        Some(reason) => format!("{reason}; tried again until the lease ends"),
+        None => String::new(),
     }
 }
 
@@ -178,8 +191,11 @@ fn keep_detail(known: &str, trouble: &Trouble) -> String {
     if is_known { known.to_owned() } else { sentence }
 }
 
-fn timed_out(report: Report, load_timeout: SignedDuration) -> Report {
-    let cause = Some(report.message.clone()).filter(|message| !message.is_empty());
+fn timed_out(report: Report, observed: &Observed, load_timeout: SignedDuration) -> Report {
+    // What models say of themselves comes in their own words, without that they are tried again.
+    let is_of_models =
+        worst_trouble(observed).is_none() && progress::reason_to_retry(&report.models).is_some();
+    let cause = Some(report.message.clone()).filter(|message| !message.is_empty() && !is_of_models);
     let cause = cause.or_else(|| progress::reason(&report.models));
     let cause = cause.map(|cause| format!(": {cause}")).unwrap_or_default();
     let message = format!("not ready within {load_timeout:#} (server.leases.loadTimeout){cause}");
@@ -386,9 +402,37 @@ mod tests {
     }
 
     #[test]
+    fn a_server_that_has_asked_no_agent_yet_takes_nothing_back() {
+        let downloading = ModelReport {
+            downloaded_bytes: Some(60),
+            total_bytes: Some(100),
+            ..ModelReport::new("bert", ModelState::Downloading, "")
+        };
+        let unheard = PodSeen { is_running: true, ..PodSeen::default() };
+        let ready = PodSeen { is_ready: true, ..unheard.clone() };
+        let mut loading = lease();
+        loading.report.phase = Phase::Loading;
+        loading.report.replicas = Replicas { desired: 2, current: 2, ready: 0 };
+        loading.report.models[0] = downloading;
+        let pods = |pods| Observed { pods, ..seen(Objects::Match, 0) };
+        assert_eq!(outcome(&loading, &pods(vec![unheard.clone(), unheard.clone()]), 2), "Rest");
+
+        let mut degraded = was_ready(lease());
+        degraded.report.phase = Phase::Degraded;
+        degraded.report.models[0] = ModelReport::new("bert", ModelState::Failed, "corrupt");
+        degraded.report.message = "a replica cannot load its models: bert: corrupt".to_owned();
+        let of = |other: &PodSeen| Observed {
+            pods: vec![ready.clone(), ready.clone(), other.clone()],
+            ..seen(Objects::Match, 2)
+        };
+        assert_eq!(outcome(&degraded, &of(&unheard), 2), "Rest");
+        assert_eq!(outcome(&degraded, &of(&ready), 2), "READY: ");
+    }
+
+    #[test]
     fn a_degraded_lease_says_what_its_replica_says() {
         let reload = ModelReport::new("bert", ModelState::Loading, "Triton does not answer");
-        let pod = PodSeen { is_running: true, models: vec![reload], ..PodSeen::default() };
+        let pod = PodSeen { is_running: true, models: Some(vec![reload]), ..PodSeen::default() };
         let ready = PodSeen { is_running: true, is_ready: true, ..PodSeen::default() };
         let observed = Observed { pods: vec![ready, pod], ..seen(Objects::Match, 1) };
         let said = "DEGRADED: 1 of 2 replicas are ready: bert: Triton does not answer";
@@ -400,7 +444,7 @@ mod tests {
         let told = |name| ModelReport::new(name, ModelState::Loading, "Triton does not answer");
         let replica = |names: &[&'static str]| PodSeen {
             is_running: true,
-            models: names.iter().copied().map(told).collect(),
+            models: Some(names.iter().copied().map(told).collect()),
             ..PodSeen::default()
         };
         let outcome_of = |pods| {
@@ -416,10 +460,35 @@ mod tests {
     #[test]
     fn a_lease_that_took_too_long_says_what_its_models_waited_for() {
         let waiting = ModelReport::new("bert", ModelState::Downloading, "models.example.com: 503");
-        let pod = PodSeen { is_running: true, models: vec![waiting], ..PodSeen::default() };
+        let pod = PodSeen { is_running: true, models: Some(vec![waiting]), ..PodSeen::default() };
         let observed = Observed { pods: vec![pod], ..seen(Objects::Match, 0) };
         let said = "invalid: not ready within 30m (server.leases.loadTimeout): bert: models.example.com: 503";
         assert_eq!(outcome(&lease(), &observed, 30), said);
+    }
+
+    #[test]
+    fn a_lease_whose_model_is_tried_again_says_so_at_once_how_often_and_until_when() {
+        let in_vain = |failed_tries| {
+            let waiting = ModelReport::new("bert", ModelState::Loading, "CUDA out of memory");
+            let pod = PodSeen {
+                is_running: true,
+                models: Some(vec![ModelReport { failed_tries, ..waiting }]),
+                ..PodSeen::default()
+            };
+            Observed { pods: vec![pod], ..seen(Objects::Match, 0) }
+        };
+        let said = "LOADING: bert: CUDA out of memory (tried once); tried again until 1970-01-01T00:30:00Z \
+                    (server.leases.loadTimeout)";
+        assert_eq!(outcome(&lease(), &in_vain(1), 1), said);
+        let said = "LOADING: bert: CUDA out of memory (tried 8 times or more); tried again until 1970-01-01T00:30:00Z \
+                    (server.leases.loadTimeout)";
+        assert_eq!(outcome(&lease(), &in_vain(8), 2), said);
+        let said = "invalid: not ready within 30m (server.leases.loadTimeout): bert: CUDA out of memory \
+                    (tried 16 times or more)";
+        assert_eq!(outcome(&lease(), &in_vain(16), 30), said);
+        let short = Lease { expires_at: at(20), ..lease() };
+        let said = "LOADING: bert: CUDA out of memory (tried once); tried again until the lease ends";
+        assert_eq!(outcome(&short, &in_vain(1), 1), said);
     }
 
     #[test]

@@ -288,13 +288,20 @@ pub struct ModelReport {
     /// Bytes to fetch, likewise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub total_bytes: Option<u64>,
+    /// Tries that failed since something went well last, told in steps: it may be some more.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub failed_tries: u32,
+}
+
+fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 impl ModelReport {
     /// Returns the report of a model that is not being fetched.
     pub fn new(name: &str, state: ModelState, message: &str) -> Self {
         let (name, message) = (name.to_owned(), message.to_owned());
-        Self { name, state, message, downloaded_bytes: None, total_bytes: None }
+        Self { name, state, message, downloaded_bytes: None, total_bytes: None, failed_tries: 0 }
     }
 }
 

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use jiff::{SignedDuration, Timestamp};
 
 use super::lease::{
-    End, EndReason, Happening, Lease, LifetimeBounds, ModelReport, ModelState, Phase, Report, State,
+    AutomaticRenewal, End, EndReason, Happening, Lease, LifetimeBounds, ModelReport, ModelState, Phase,
+    Report, State,
 };
 use super::scaling::Scaling;
 
@@ -46,6 +47,17 @@ pub struct Update {
     pub scaling: Option<Scaling>,
     /// All labels.
     pub labels: Option<BTreeMap<String, String>>,
+    /// Renewal by use.
+    pub renewal: Option<Renewal>,
+}
+
+/// What becomes of renewal by use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Renewal {
+    /// Use renews the lease in this way from now on.
+    On(AutomaticRenewal),
+    /// Use renews it no more.
+    Off,
 }
 
 impl Lease {
@@ -92,7 +104,8 @@ impl Lease {
 
     /// Moves the end of a lease that asked for it, because it was used at `used_at`: to its idle window from then, and to at
     /// most `maximum` from its acceptance or its last renewal. An end that would move by little is left for the next use, so
-    /// that steady use is not steady writing.
+    /// that steady use is not steady writing; one that has come is not left. A lease whose time is over, but which has not been
+    /// ended yet, lives on by use that is counted from its end at most.
     pub fn keep_alive(
         &mut self,
         used_at: Timestamp,
@@ -100,11 +113,15 @@ impl Lease {
         now: Timestamp,
     ) -> Option<Happening> {
         let idle_window = self.spec.automatic_renewal?.idle_window;
-        self.refuse_ended(now).ok()?;
+        if self.end.is_some() {
+            return None;
+        }
+        let used_at = used_at.min(self.expires_at);
         let ceiling = later(self.tenure.renewed_at, maximum);
         let wanted = later(used_at, idle_window).min(ceiling);
         let gain = wanted.duration_since(self.expires_at);
-        let is_worth_it = gain > idle_window / IDLE_PARTS || (gain.is_positive() && wanted == ceiling);
+        let is_last = wanted == ceiling || now >= self.expires_at;
+        let is_worth_it = gain > idle_window / IDLE_PARTS || (gain.is_positive() && is_last);
         if !is_worth_it {
             return None;
         }
@@ -130,7 +147,8 @@ impl Lease {
 
     /// Whether one of `notices` of its end is due and was not given.
     pub fn owes_notice(&self, notices: &[SignedDuration], now: Timestamp) -> bool {
-        self.refuse_ended(now).is_ok() && self.next_notice(notices).is_some_and(|due| now >= due)
+        let is_over = self.end.is_some() || now >= self.expires_at;
+        !is_over && self.next_notice(notices).is_some_and(|due| now >= due)
     }
 
     /// Ends the lease by its owner's wish, unless its time was over before.
@@ -160,7 +178,7 @@ impl Lease {
         self.finish(End { at: now, reason: EndReason::Invalid }, message)
     }
 
-    /// Changes replicas or labels.
+    /// Changes replicas, labels or renewal by use. The end stays where it is.
     pub fn update(&mut self, update: &Update, now: Timestamp) -> Result<Option<Happening>, Ended> {
         self.refuse_ended(now)?;
         let mut changed = Vec::new();
@@ -172,10 +190,24 @@ impl Lease {
             self.spec.labels = labels.clone();
             changed.push("labels".to_owned());
         }
+        if !changed.is_empty() {
+            self.generation += 1;
+        }
+        // Its objects know nothing of its end.
+        let renewal = update.renewal.map(|renewal| match renewal {
+            Renewal::On(renewal) => Some(renewal),
+            Renewal::Off => None,
+        });
+        if let Some(renewal) = renewal.filter(|renewal| *renewal != self.spec.automatic_renewal) {
+            self.spec.automatic_renewal = renewal;
+            changed.push(match renewal {
+                Some(renewal) => format!("automatic renewal to {:#} after the last use", renewal.idle_window),
+                None => "automatic renewal to none".to_owned(),
+            });
+        }
         if changed.is_empty() {
             return Ok(None);
         }
-        self.generation += 1;
         Ok(Some(Happening { reason: "Updated", message: format!("changed {}", changed.join(", ")) }))
     }
 
@@ -209,7 +241,7 @@ impl Lease {
         self.report.message = self.reason_of_end().to_owned();
         for model in self.report.models.iter_mut().filter(|model| model.state != ModelState::Failed) {
             model.state = ModelState::Unloaded;
-            (model.downloaded_bytes, model.total_bytes) = (None, None);
+            (model.downloaded_bytes, model.total_bytes, model.failed_tries) = (None, None, 0);
         }
         Some(Happening { reason: "Closed", message: "its objects are gone".to_owned() })
     }
@@ -271,11 +303,13 @@ impl Lease {
         moments.filter(|moment| *moment > self.tenure.noticed_until).min()
     }
 
+    /// Refuses what is only possible before the end. A lease that use may still keep alive ends once that is written: until then
+    /// nobody knows, and a renewal keeps it alive as well.
     fn refuse_ended(&self, now: Timestamp) -> Result<(), Ended> {
         if let Some(end) = self.end {
             return Err(Ended(end));
         }
-        if now >= self.expires_at {
+        if now >= self.expires_at && self.spec.automatic_renewal.is_none() {
             return Err(Ended(End { at: self.expires_at, reason: EndReason::Expired }));
         }
         Ok(())
@@ -337,7 +371,7 @@ pub(in crate::domain) mod tests {
     use proptest::option;
     use proptest::prelude::*;
 
-    use super::super::lease::{AutomaticRenewal, LeaseId, Model, Placement, Replicas, Spec, Tenure, Triton};
+    use super::super::lease::{LeaseId, Model, Placement, Replicas, Spec, Tenure, Triton};
     use super::*;
 
     const BOUNDS: LifetimeBounds = LifetimeBounds {
@@ -530,9 +564,57 @@ pub(in crate::domain) mod tests {
     fn use_keeps_no_lease_alive_that_did_not_ask_for_it_or_has_ended() {
         assert_eq!(lease().keep_alive(at(3500), BOUNDS.maximum, at(3500)), None);
         let mut over = used_lease();
-        assert_eq!(over.keep_alive(at(3590), BOUNDS.maximum, at(3600)), None, "nobody noticed its end yet");
         over.release(at(10));
         assert_eq!(over.keep_alive(at(3500), BOUNDS.maximum, at(3500)), None);
+    }
+
+    #[test]
+    fn use_that_is_noticed_at_the_end_counts_from_the_end_at_most() {
+        for (used_at, now, end) in
+            [(3590, 3600, 5390), (3600, 3600, 5400), (4000, 4000, 5400), (1810, 3600, 3610)]
+        {
+            let mut over = used_lease();
+            assert!(over.keep_alive(at(used_at), BOUNDS.maximum, at(now)).is_some());
+            assert_eq!((over.expires_at, over.tenure.last_used_at), (at(end), Some(at(used_at.min(3600)))));
+        }
+        let mut over = used_lease();
+        assert!(over.expire(at(3600)).is_some());
+        assert_eq!(over.keep_alive(at(3599), BOUNDS.maximum, at(3600)), None, "it has ended");
+    }
+
+    #[test]
+    fn a_lease_that_use_may_keep_alive_is_renewed_and_updated_until_its_end_is_written() {
+        let update = |replicas| Update { scaling: Some(Scaling::Fixed { replicas }), ..Update::default() };
+        let mut plain = lease();
+        assert!(plain.renew(None, &BOUNDS, at(3600)).is_err());
+        let mut over = used_lease();
+        assert!(over.update(&update(3), at(3602)).unwrap().is_some());
+        assert_eq!(over.notice(&deadlines().notices, at(3603)), None, "its time is over");
+        let mut unused = over.clone();
+        assert!(over.renew(None, &BOUNDS, at(3604)).is_ok());
+        assert_eq!((over.expires_at, over.expire(at(3605))), (at(7204), None), "it lives on");
+        assert!(unused.expire(at(3605)).is_some());
+        assert!(unused.renew(None, &BOUNDS, at(3606)).is_err());
+        assert!(unused.update(&update(2), at(3606)).is_err());
+        assert_eq!(unused.end.map(|end| end.at), Some(at(3600)));
+    }
+
+    #[test]
+    fn renewal_by_use_is_turned_off_and_on_without_touching_the_end_or_the_objects() {
+        let mut lease = used_lease();
+        let end = lease.expires_at;
+        let renewal = lease.spec.automatic_renewal.unwrap();
+        let mut update = |renewal| {
+            let update = Update { renewal: Some(renewal), ..Update::default() };
+            let happening = lease.update(&update, at(60)).unwrap();
+            let is_kept = lease.clone().keep_alive(at(3599), BOUNDS.maximum, at(3599)).is_some();
+            assert_eq!((lease.expires_at, lease.generation), (end, 1));
+            (happening.map(|happening| happening.message).unwrap_or_default(), is_kept)
+        };
+        assert_eq!(update(Renewal::On(renewal)), (String::new(), true), "it is so already");
+        assert_eq!(update(Renewal::Off), ("changed automatic renewal to none".to_owned(), false));
+        let on = "changed automatic renewal to 30m after the last use".to_owned();
+        assert_eq!(update(Renewal::On(renewal)), (on, true));
     }
 
     #[test]
@@ -634,7 +716,8 @@ pub(in crate::domain) mod tests {
             Change::Invalidate => lease.invalidate(report(Phase::Loading, "corrupt"), now).is_some(),
             Change::Update(replicas, is_labelled) => {
                 let labels = is_labelled.then(|| [("team".to_owned(), "vision".to_owned())].into());
-                let update = Update { scaling: Some(Scaling::Fixed { replicas: *replicas }), labels };
+                let scaling = Some(Scaling::Fixed { replicas: *replicas });
+                let update = Update { scaling, labels, renewal: None };
                 lease.update(&update, now).is_ok_and(|happening| happening.is_some())
             }
             Change::Observe(phase, ready, closed) => {

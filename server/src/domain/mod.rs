@@ -1,6 +1,7 @@
 //! What TMS decides: plain synchronous functions over values, which receive `now` and return data. Nothing here reads a
 //! clock, a database, a cluster or a configuration file.
 
+pub mod autoscaler;
 pub mod bounds;
 pub mod capabilities;
 pub mod decide;

@@ -44,8 +44,8 @@ pub struct PodSeen {
     pub is_ready: bool,
     /// What keeps it from becoming ready.
     pub trouble: Option<Trouble>,
-    /// What its agent tells of the models; empty where the agent was not reached.
-    pub models: Vec<ModelReport>,
+    /// What its agent tells of the models; `None` where it was not asked yet, or does not answer.
+    pub models: Option<Vec<ModelReport>>,
     /// The moments of its start.
     pub start: Start,
 }
@@ -92,7 +92,17 @@ impl PodSeen {
     pub fn cannot_load(&self) -> bool {
         let is_failed = |model: &ModelReport| model.state == ModelState::Failed;
         !self.is_ready
-            && (matches!(self.trouble, Some(Trouble::Models(_))) || self.models.iter().any(is_failed))
+            && (matches!(self.trouble, Some(Trouble::Models(_))) || self.told().iter().any(is_failed))
+    }
+
+    /// Whether its agent may know more of the models than was heard.
+    pub fn is_unheard(&self) -> bool {
+        self.is_running && !self.is_ready && self.models.is_none()
+    }
+
+    /// Returns what its agent has told of the models.
+    pub fn told(&self) -> &[ModelReport] {
+        self.models.as_deref().unwrap_or_default()
     }
 }
 

@@ -23,9 +23,9 @@ pub fn models(
     let report = |name: &String| {
         let seen = match faults.iter().find(|fault| fault.name == *name) {
             Some(ModelFault { message, .. }) => ModelReport::new(name, ModelState::Failed, message),
-            None => seen(name, phase, observed),
+            None => seen(name, phase, observed, told(lease, name)),
         };
-        match lease.report.models.iter().find(|known| known.name == *name) {
+        match known(lease, name) {
             Some(known) => sparse(known, seen),
             None => seen,
         }
@@ -33,12 +33,20 @@ pub fn models(
     lease.spec.models.iter().map(|model| report(&model.name)).collect()
 }
 
+/// Whether a replica cannot load a model, as far as is known: one whose agent was not asked yet, such as after a restart of this
+/// server, is as the lease told it.
+pub fn cannot_load(lease: &Lease, pod: &PodSeen) -> bool {
+    let told = || lease.spec.models.iter().filter_map(|model| told(lease, &model.name));
+    pod.cannot_load() || (pod.is_unheard() && told().any(is_failed))
+}
+
 /// Returns what is to be told of a model of which `known` was told: the same again where only bytes changed, and by less
-/// than a step, or only numbers in the message.
+/// than a step, or only numbers in the message, or failed tries by less than twice as many.
 pub fn sparse(known: &ModelReport, seen: ModelReport) -> ModelReport {
     let is_of_same = known.state == seen.state
         && known.total_bytes == seen.total_bytes
-        && is_same_but_numbers(&known.message, &seen.message);
+        && is_same_but_numbers(&known.message, &seen.message)
+        && !is_telling(known.failed_tries, seen.failed_tries);
     if is_of_same && !is_step(known.downloaded_bytes, seen.downloaded_bytes, seen.total_bytes) {
         known.clone()
     } else {
@@ -55,8 +63,28 @@ pub fn is_same_but_numbers(one: &str, other: &str) -> bool {
 /// Returns what models say of why they are not there yet, or nothing.
 pub fn reason(models: &[ModelReport]) -> Option<String> {
     let speaking = models.iter().filter(|model| !model.message.is_empty());
-    let reasons: Vec<_> = speaking.map(|model| format!("{}: {}", model.name, model.message)).collect();
+    let reason = |model: &ModelReport| {
+        let tries = match model.failed_tries {
+            0 => String::new(),
+            1 => " (tried once)".to_owned(),
+            2 => " (tried twice or more)".to_owned(),
+            many => format!(" (tried {many} times or more)"),
+        };
+        format!("{}: {}{tries}", model.name, model.message)
+    };
+    let reasons: Vec<_> = speaking.map(reason).collect();
     (!reasons.is_empty()).then(|| reasons.join("; "))
+}
+
+/// Returns why models are tried again, as far as they are, or nothing.
+pub fn reason_to_retry(models: &[ModelReport]) -> Option<String> {
+    let is_retried = |model: &&ModelReport| model.failed_tries > 0 && model.state != ModelState::Failed;
+    reason(&models.iter().filter(is_retried).cloned().collect::<Vec<_>>())
+}
+
+/// Whether a number of failed tries is worth telling: each doubling is, and a new beginning.
+fn is_telling(known: u32, seen: u32) -> bool {
+    seen < known || (seen > known && seen >= known.saturating_mul(2))
 }
 
 fn is_step(known: Option<u64>, seen: Option<u64>, total: Option<u64>) -> bool {
@@ -68,32 +96,54 @@ fn is_step(known: Option<u64>, seen: Option<u64>, total: Option<u64>) -> bool {
     }
 }
 
-fn seen(name: &str, phase: Phase, observed: &Observed) -> ModelReport {
+fn known<'a>(lease: &'a Lease, name: &str) -> Option<&'a ModelReport> {
+    lease.report.models.iter().find(|known| known.name == name)
+}
+
+/// Returns what the lease has told of a model on its way in replicas that are not ready, if it has.
+fn told<'a>(lease: &'a Lease, name: &str) -> Option<&'a ModelReport> {
+    known(lease, name).filter(|known| match lease.report.phase {
+        Phase::Loading => true,
+        // What is ready there may be so in the other replicas.
+        Phase::Degraded => known.state != ModelState::Ready,
+        Phase::Pending | Phase::Provisioning | Phase::Ready | Phase::Asleep | Phase::Written => false,
+    })
+}
+
+fn seen(name: &str, phase: Phase, observed: &Observed, told: Option<&ModelReport>) -> ModelReport {
     let plain = |state| ModelReport::new(name, state, "");
     match phase {
         Phase::Pending | Phase::Provisioning | Phase::Asleep | Phase::Written => plain(ModelState::Pending),
         Phase::Ready => plain(ModelState::Ready),
         Phase::Degraded if observed.replicas.ready > 0 => {
-            let failed = observed.pods.iter().map(|pod| of_pod(name, pod));
+            let failed = observed.pods.iter().map(|pod| of_pod(name, pod, told));
             failed.min_by_key(progress).filter(is_failed).unwrap_or_else(|| plain(ModelState::Ready))
         }
         Phase::Loading | Phase::Degraded => {
-            let all = observed.pods.iter().map(|pod| of_pod(name, pod));
+            let all = observed.pods.iter().map(|pod| of_pod(name, pod, told));
             all.min_by_key(progress).unwrap_or_else(|| plain(ModelState::Loading))
         }
     }
 }
 
-/// Returns where a model is in one replica, as far as that is known.
-fn of_pod(name: &str, pod: &PodSeen) -> ModelReport {
-    let state = match pod.models.iter().find(|model| model.name == name) {
-        _ if pod.is_ready => ModelState::Ready,
-        Some(model) => return model.clone(),
-        // Triton starts once all models are laid out.
-        None if pod.start.fetched_at.is_some() => ModelState::Loading,
-        None => ModelState::Pending,
-    };
-    ModelReport::new(name, state, "")
+/// Returns where a model is in one replica, as far as that is known: where its agent was not heard yet, what was told before
+/// still holds.
+fn of_pod(name: &str, pod: &PodSeen, told: Option<&ModelReport>) -> ModelReport {
+    let plain = |state| ModelReport::new(name, state, "");
+    if pod.is_ready {
+        return plain(ModelState::Ready);
+    }
+    if let Some(model) = pod.told().iter().find(|model| model.name == name) {
+        return model.clone();
+    }
+    // Triton starts once all models are laid out.
+    let is_fetched = pod.start.fetched_at.is_some();
+    let least = plain(if is_fetched { ModelState::Loading } else { ModelState::Pending });
+    let is_possible = |told: &&ModelReport| is_failed(told) || progress(told) >= progress(&least);
+    match told.filter(|_| pod.is_unheard()).filter(is_possible) {
+        Some(told) => told.clone(),
+        None => least,
+    }
 }
 
 fn is_failed(model: &ModelReport) -> bool {
@@ -130,18 +180,22 @@ mod tests {
     }
 
     fn pod(is_running: bool, models: &[ModelReport]) -> PodSeen {
-        PodSeen { is_running, models: models.to_vec(), ..PodSeen::default() }
+        PodSeen { is_running, models: Some(models.to_vec()), ..PodSeen::default() }
     }
 
     fn ready() -> PodSeen {
         PodSeen { is_running: true, is_ready: true, ..PodSeen::default() }
     }
 
-    fn in_phase(phase: Phase, pods: Vec<PodSeen>) -> String {
+    fn unheard() -> PodSeen {
+        PodSeen { is_running: true, ..PodSeen::default() }
+    }
+
+    fn in_phase(phase: Phase, pods: Vec<PodSeen>, told: Option<&ModelReport>) -> String {
         let count = pods.iter().filter(|pod| pod.is_ready).count();
         let replicas = Replicas { desired: 2, current: 2, ready: u32::try_from(count).unwrap() };
         let observed = Observed { objects: Objects::Match, replicas, deployment_fault: None, pods };
-        let seen = seen("bert", phase, &observed);
+        let seen = seen("bert", phase, &observed, told);
         let bytes = seen.downloaded_bytes.map(|bytes| format!(" {bytes}")).unwrap_or_default();
         format!("{:?}{bytes} {}", seen.state, seen.message).trim_end().to_owned()
     }
@@ -163,6 +217,7 @@ mod tests {
             (Phase::Loading, vec![fetched], "Loading"),
             (Phase::Loading, vec![fetching(50), pod(true, std::slice::from_ref(&failed))], "Failed corrupt"),
             (Phase::Loading, vec![pod(true, &[])], "Pending"),
+            (Phase::Loading, vec![unheard()], "Pending"),
             (Phase::Provisioning, vec![pod(false, &[])], "Pending"),
             (Phase::Ready, vec![ready(), fetching(50)], "Ready"),
             (Phase::Degraded, vec![ready(), fetching(50)], "Ready"),
@@ -171,8 +226,48 @@ mod tests {
             (Phase::Degraded, vec![], "Loading"),
         ];
         for (phase, pods, expected) in cases {
-            assert_eq!(in_phase(phase, pods.clone()), expected, "{phase:?} {pods:?}");
+            assert_eq!(in_phase(phase, pods.clone(), None), expected, "{phase:?} {pods:?}");
         }
+    }
+
+    #[test]
+    fn what_was_told_holds_until_the_agent_is_heard() {
+        let told = downloading(60, Some(100), "");
+        let failed = ModelReport::new("bert", ModelState::Failed, "corrupt");
+        let start = Start { fetched_at: Some(Timestamp::UNIX_EPOCH), ..Start::default() };
+        let fetched = PodSeen { start, ..unheard() };
+        let fetching = |bytes| pod(true, &[downloading(bytes, Some(100), "")]);
+        let cases = [
+            (Phase::Loading, vec![unheard()], &told, "Downloading 60"),
+            (Phase::Loading, vec![unheard(), fetching(80)], &told, "Downloading 60"),
+            (Phase::Loading, vec![unheard(), fetching(20)], &told, "Downloading 20"),
+            (Phase::Loading, vec![fetching(70)], &told, "Downloading 70"),
+            (Phase::Loading, vec![fetched.clone()], &told, "Loading"),
+            (Phase::Loading, vec![pod(false, &[])], &told, "Pending"),
+            (Phase::Loading, vec![PodSeen::default()], &told, "Pending"),
+            (Phase::Provisioning, vec![PodSeen::default()], &told, "Pending"),
+            (Phase::Degraded, vec![ready(), unheard()], &told, "Ready"),
+            (Phase::Degraded, vec![ready(), fetched], &failed, "Failed corrupt"),
+            (Phase::Degraded, vec![ready(), ready()], &failed, "Ready"),
+        ];
+        for (phase, pods, told, expected) in cases {
+            assert_eq!(in_phase(phase, pods.clone(), Some(told)), expected, "{phase:?} {pods:?} {told:?}");
+        }
+    }
+
+    #[test]
+    fn failed_tries_are_told_at_each_doubling() {
+        let failed = |failed_tries| ModelReport { failed_tries, ..downloading(0, None, "out of memory") };
+        let mut told = failed(0);
+        let mut all = Vec::new();
+        for tries in (1..=20).chain([1]) {
+            let next = sparse(&told, failed(tries));
+            if next != told {
+                all.push(next.failed_tries);
+            }
+            told = next;
+        }
+        assert_eq!(all, [1, 2, 4, 8, 16, 1]);
     }
 
     #[test]

@@ -19,6 +19,8 @@ pub struct Repositories {
     pub allows_http: bool,
     /// Most bytes of one model, as it is downloaded and as it is unpacked.
     pub maximum_bytes: u64,
+    /// Most bytes of all models of a lease together, with what is being unpacked; no less than those of one model.
+    pub maximum_total_bytes: u64,
 }
 
 /// A PersistentVolumeClaim that leases may name.
@@ -185,6 +187,7 @@ mod tests {
             allows_http: true,
             trust_bundle: None,
             maximum_bytes: 1,
+            maximum_total_bytes: 2,
         }
     }
 

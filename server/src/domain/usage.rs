@@ -1,5 +1,5 @@
-//! Whether leases are used: what their Tritons have counted, compared with the last look. Counters live in memory only; the
-//! first look after a restart is a new beginning.
+//! Whether leases are used: what their Tritons have counted, compared with the last look. Counters live in memory only; at the
+//! first look of a server that begins to look, nobody knows when requests came, and a lease that had any counts as used when looks began.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -19,7 +19,12 @@ pub struct Served {
 /// What was counted at the last look.
 #[derive(Debug)]
 pub struct Usage {
+    /// When looks began.
+    begun: Timestamp,
+    /// When the last look began, or when looks did.
     since: Timestamp,
+    /// The leases of the first look of which no Triton has answered yet; all of them before that look is over.
+    unheard: Option<BTreeSet<LeaseId>>,
     leases: HashMap<LeaseId, BTreeMap<String, u64>>,
     /// When leases were used last of which that is yet to be written.
     owed: HashMap<LeaseId, Timestamp>,
@@ -28,16 +33,18 @@ pub struct Usage {
 impl Usage {
     /// Begins to look, now.
     pub fn since(now: Timestamp) -> Self {
-        Self { since: now, leases: HashMap::new(), owed: HashMap::new() }
+        Self { begun: now, since: now, unheard: None, leases: HashMap::new(), owed: HashMap::new() }
     }
 
     /// Takes a look at a lease whose pods have served this, and returns when it was used last, until that is settled.
     ///
     /// A pod that is new counts from zero, and so does one whose Triton has started anew. The first look at a lease that was
-    /// ready before looks were taken says nothing of when its requests came: it counts as no use.
+    /// ready before the last look says nothing of when its requests came. They count as none where the lease asks for renewal
+    /// only now. Where looks have just begun they may have come after the last look of another server, and they count as of
+    /// that beginning: a lease may live on for an idle window too long then, and none that is in use ends early.
     pub fn look(&mut self, lease: &Lease, served: &[Served], now: Timestamp) -> Option<Timestamp> {
-        if self.is_used(lease, served) {
-            self.owed.insert(lease.id, now);
+        if let Some(used_at) = self.used_at(lease, served, now) {
+            self.owed.insert(lease.id, used_at);
         }
         self.owed.get(&lease.id).copied()
     }
@@ -47,17 +54,24 @@ impl Usage {
         self.owed.remove(&id);
     }
 
-    /// Forgets leases but these.
-    pub fn keep(&mut self, leases: &BTreeSet<LeaseId>) {
+    /// Says that a look at all leases, begun at this time, is over, and forgets leases but these.
+    pub fn keep(&mut self, leases: &BTreeSet<LeaseId>, begun: Timestamp) {
+        self.since = begun;
+        let unheard = self.unheard.get_or_insert_with(|| leases.clone());
+        unheard.retain(|id| leases.contains(id) && !self.leases.contains_key(id));
         self.leases.retain(|id, _| leases.contains(id));
         self.owed.retain(|id, _| leases.contains(id));
     }
 
-    fn is_used(&mut self, lease: &Lease, served: &[Served]) -> bool {
+    fn used_at(&mut self, lease: &Lease, served: &[Served], now: Timestamp) -> Option<Timestamp> {
+        // Nobody was seen or asked in time: what is known still holds.
+        if served.is_empty() {
+            return None;
+        }
         let counted = || served.iter().filter_map(|seen| Some((seen.pod.clone(), seen.requests?)));
         let is_first = !self.leases.contains_key(&lease.id);
         if is_first && counted().next().is_none() {
-            return false;
+            return None;
         }
         let was_ready_before = lease.report.first_ready_at.is_none_or(|ready| ready < self.since);
         let known = self.leases.entry(lease.id).or_default();
@@ -65,7 +79,14 @@ impl Usage {
         // One that does not answer this time keeps its count, so that its past is not taken for news.
         known.retain(|pod, _| served.iter().any(|seen| seen.pod == *pod));
         known.extend(counted());
-        is_used && !(is_first && was_ready_before)
+        let at = match is_first && was_ready_before {
+            false => Some(now),
+            true if self.unheard.as_ref().is_none_or(|unheard| unheard.contains(&lease.id)) => {
+                Some(self.begun)
+            }
+            true => None,
+        };
+        at.filter(|_| is_used)
     }
 }
 
@@ -115,11 +136,34 @@ mod tests {
     }
 
     #[test]
-    fn the_first_look_after_a_restart_is_no_use_but_the_next_is() {
+    fn requests_that_came_before_looks_began_count_as_of_then_whenever_a_triton_first_answers() {
         let lease = ready_lease();
-        let mut usage = Usage::since(second(200));
-        assert!(!look(&mut usage, &lease, &[("a", None)]), "nothing is known yet");
-        assert!(!look(&mut usage, &lease, &[("a", Some(7))]), "requests of before");
+        let all = BTreeSet::from([lease.id]);
+        for rounds in 0..3 {
+            let mut usage = Usage::since(second(200));
+            let mut look = |requests, now| {
+                let served = [Served { pod: "a".to_owned(), requests }];
+                let used_at = usage.look(&lease, &served, second(now));
+                usage.settle(lease.id);
+                usage.keep(&all, second(now));
+                used_at
+            };
+            for round in 0..rounds {
+                assert_eq!(look(None, 210 + round), None, "nothing is known yet");
+            }
+            assert_eq!(look(Some(7), 220), Some(second(200)), "after {rounds} looks");
+            assert_eq!(look(Some(7), 230), None);
+            assert_eq!(look(Some(8), 240), Some(second(240)));
+        }
+        assert_eq!(Usage::since(second(200)).look(&lease, &[], second(210)), None);
+    }
+
+    #[test]
+    fn requests_before_renewal_was_turned_on_are_no_use() {
+        let lease = ready_lease();
+        let mut usage = Usage::since(second(0));
+        usage.keep(&BTreeSet::new(), second(200));
+        assert!(!look(&mut usage, &lease, &[("a", Some(7))]));
         assert!(look(&mut usage, &lease, &[("a", Some(8))]));
     }
 
@@ -145,7 +189,7 @@ mod tests {
         assert!(look(&mut usage, &lease, &[("a", Some(7))]));
         look(&mut usage, &lease, &[("b", Some(0))]);
         assert_eq!(usage.leases[&lease.id].len(), 1);
-        usage.keep(&BTreeSet::new());
+        usage.keep(&BTreeSet::new(), second(300));
         assert_eq!(usage.leases.len(), 0);
     }
 }

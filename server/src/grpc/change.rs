@@ -1,6 +1,5 @@
 //! Update, Renew and Release: each is one change of one row, after which the reconciler is woken.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
@@ -9,37 +8,27 @@ use tms_proto::v1;
 use super::status::{Refusal, violation};
 use super::{Services, convert};
 use crate::auth::Caller;
-use crate::domain::bounds::{self, Accepted, AutoscalingRequest, Violation};
+use crate::domain::bounds::{self, Accepted, Violation};
 use crate::domain::lease::{Happening, Lease, LeaseId};
 use crate::domain::life::Ended;
 use crate::store::ChangeError;
 
 impl Services {
-    /// Changes autoscaling, replicas or labels of a lease.
+    /// Changes autoscaling, replicas, labels or automatic renewal of a lease.
     pub(super) async fn update(
         self: Arc<Self>,
         caller: Caller,
         request: v1::UpdateRequest,
     ) -> Result<v1::UpdateResponse, Refusal> {
         let id = self.find(&caller, &request.lease_id).await?.id;
-        let wishes = Wishes {
-            autoscaling: request.autoscaling.map(convert::autoscaling),
-            replicas: request.replicas,
-            labels: request.labels.map(|set| set.labels),
-            expected_version: request.expected_version,
-        };
+        let expected_version = request.expected_version;
+        let wishes = convert::update(request).map_err(|fault| Refusal::Violations(vec![fault]))?;
         let now = self.clock.now();
         let (warnings, lease) = self
             .change(id, &caller, now, |lease| {
-                wishes.refuse_stale(lease)?;
-                let Accepted { granted, warnings } = bounds::grant_update(
-                    lease,
-                    wishes.autoscaling.as_ref(),
-                    wishes.replicas,
-                    wishes.labels.as_ref(),
-                    &self.bounds,
-                )
-                .map_err(Refusal::Violations)?;
+                refuse_stale(lease, expected_version)?;
+                let Accepted { granted, warnings } =
+                    bounds::grant_update(lease, &wishes, &self.bounds).map_err(Refusal::Violations)?;
                 let happening = lease.update(&granted, now).map_err(|ended| refused(id, ended))?;
                 Ok((warnings, happening))
             })
@@ -121,22 +110,12 @@ impl Services {
     }
 }
 
-/// What an update asks for.
-struct Wishes {
-    autoscaling: Option<AutoscalingRequest>,
-    replicas: Option<u32>,
-    labels: Option<BTreeMap<String, String>>,
-    expected_version: Option<i64>,
-}
-
-impl Wishes {
-    fn refuse_stale(&self, lease: &Lease) -> Result<(), Refusal> {
-        match self.expected_version {
-            Some(expected) if expected != lease.version => {
-                Err(Refusal::Stale { id: lease.id, expected, current: lease.version })
-            }
-            Some(_) | None => Ok(()),
+fn refuse_stale(lease: &Lease, expected_version: Option<i64>) -> Result<(), Refusal> {
+    match expected_version {
+        Some(expected) if expected != lease.version => {
+            Err(Refusal::Stale { id: lease.id, expected, current: lease.version })
         }
+        Some(_) | None => Ok(()),
     }
 }
 

@@ -10,22 +10,22 @@ use tokio::time::{Interval, MissedTickBehavior};
 use super::Services;
 use super::status::Refusal;
 use crate::domain::lease::{Lease, LeaseId};
-use crate::store::Changed;
+use crate::store::{Announcement, Changed};
 
-/// How often a lease is read without an announcement, where another server may have changed it.
+/// How often a lease is read without an announcement, where another server may have changed it unheard.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 /// Follows one lease.
 pub(super) struct Follower {
     pub services: Arc<Services>,
     id: LeaseId,
-    changes: broadcast::Receiver<Changed>,
+    changes: broadcast::Receiver<Announcement>,
     look_again: Interval,
 }
 
 impl Follower {
     /// Returns a follower of this lease, which misses nothing that `changes` announces.
-    pub fn new(services: Arc<Services>, id: LeaseId, changes: broadcast::Receiver<Changed>) -> Self {
+    pub fn new(services: Arc<Services>, id: LeaseId, changes: broadcast::Receiver<Announcement>) -> Self {
         Self { services, id, changes, look_again: every(LOOK_AGAIN) }
     }
 
@@ -62,10 +62,10 @@ pub(super) fn every(period: Duration) -> Interval {
 }
 
 /// Waits for the announcement of a change that `matters`. Returns `None` where one may have been missed: announcements
-/// came too fast, or it is time to look again where other servers, whose changes nobody announces, share the database.
+/// came too fast, or others could not be heard, or it is time to look again where other servers share the database.
 pub(super) async fn heard(
     services: &Services,
-    changes: &mut broadcast::Receiver<Changed>,
+    changes: &mut broadcast::Receiver<Announcement>,
     look_again: &mut Interval,
     matters: impl Fn(&Changed) -> bool,
 ) -> Result<Option<Changed>, Refusal> {
@@ -75,9 +75,9 @@ pub(super) async fn heard(
             () = services.stop.cancelled() => return Err(Refusal::Stopping),
             _ = look_again.tick(), if is_shared => return Ok(None),
             received = changes.recv() => match received {
-                Ok(change) if matters(&change) => return Ok(Some(change)),
-                Ok(_) => {}
-                Err(RecvError::Lagged(_)) => return Ok(None),
+                Ok(Announcement::Ours(change) | Announcement::Theirs(change)) if matters(&change) => return Ok(Some(change)),
+                Ok(Announcement::Ours(_) | Announcement::Theirs(_)) => {}
+                Ok(Announcement::Missed) | Err(RecvError::Lagged(_)) => return Ok(None),
                 Err(RecvError::Closed) => return Err(Refusal::Stopping),
             },
         }

@@ -97,6 +97,24 @@ impl LeaseService for Leases {
         let services = Arc::clone(&self.0);
         answer("Plan", "", request, |caller, request| services.plan(caller, request)).await
     }
+
+    async fn explain(
+        &self,
+        request: Request<v1::ExplainRequest>,
+    ) -> Result<Response<v1::ExplainResponse>, Status> {
+        let services = Arc::clone(&self.0);
+        let lease = request.get_ref().lease_id.clone();
+        answer("Explain", &lease, request, |caller, request| services.explain(caller, request)).await
+    }
+
+    async fn simulate(
+        &self,
+        request: Request<v1::SimulateRequest>,
+    ) -> Result<Response<v1::SimulateResponse>, Status> {
+        let services = Arc::clone(&self.0);
+        let lease = request.get_ref().lease_id.clone();
+        answer("Simulate", &lease, request, |caller, request| services.simulate(caller, request)).await
+    }
 }
 
 /// Finds out who calls, and returns the answer or the status of the refusal. `lease` is the lease that the request names.

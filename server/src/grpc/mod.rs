@@ -4,16 +4,19 @@
 mod acquire;
 mod change;
 pub mod convert;
+mod explain;
 mod follow;
 mod lease_service;
 mod look;
 mod requests;
 mod server_service;
+mod simulate;
 mod status;
 mod watch;
 
 use std::sync::Arc;
 
+use futures::future::BoxFuture;
 use tms_proto::v1::lease_service_server::LeaseServiceServer;
 use tms_proto::v1::server_service_server::ServerServiceServer;
 use tokio_util::sync::CancellationToken;
@@ -21,16 +24,17 @@ use tonic::service::Routes;
 use tonic_health::server::HealthReporter;
 
 use crate::clock::Clock;
+use crate::domain::autoscaler::explanation::Evidence;
 use crate::domain::bounds::Bounds;
 use crate::domain::capabilities::Capabilities;
-use crate::domain::lease::LeaseId;
+use crate::domain::lease::{Lease, LeaseId};
 use crate::domain::plan::Settings;
 use crate::store::Store;
 
 pub use lease_service::Leases;
 pub use requests::LogRequests;
 pub use server_service::About;
-pub use status::chain;
+pub use simulate::Simulations;
 
 /// Largest request that is read, in bytes.
 const LARGEST_REQUEST: usize = 1024 * 1024;
@@ -57,6 +61,10 @@ pub struct Services {
     pub cluster_kind: &'static str,
     /// What the cluster is found to serve, at the moment of the question.
     pub capabilities: Box<dyn Fn() -> Capabilities + Send + Sync>,
+    /// Looks at the autoscaler of a lease; nothing where objects are not observed.
+    pub inspect: Box<dyn Fn(Lease) -> BoxFuture<'static, Option<Evidence>> + Send + Sync>,
+    /// Bounds how many simulations run at once.
+    pub simulations: Simulations,
     /// Who makes the cluster follow the rows.
     pub wake: Box<dyn Wake>,
     /// Cancelled when the server ends: streams end then.

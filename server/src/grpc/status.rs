@@ -2,12 +2,12 @@
 //! administrator can mend the whole chain of causes in the log.
 
 use std::collections::HashMap;
-use std::fmt::Write as _;
 
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, PreconditionViolation, StatusExt};
 
 use crate::auth::Unnamed;
+use crate::chain::chain;
 use crate::domain::bounds::Violation;
 use crate::domain::lease::{End, EndReason, LeaseId};
 use crate::store::StoreError;
@@ -236,22 +236,6 @@ impl From<StoreError> for Refusal {
 /// Returns one fault that no administrator's key decides.
 pub fn violation(field: &str, message: impl Into<String>) -> Violation {
     Violation { field: field.to_owned(), message: message.into(), key: None, is_precondition: false }
-}
-
-/// Returns an error and all its causes in one line.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let cause_text = cause.to_string();
-        // Some libraries repeat their cause in their own message.
-        if !text.ends_with(&cause_text) {
-            // Writing to a String cannot fail.
-            let _ = write!(text, ": {cause_text}");
-        }
-        next = cause.source();
-    }
-    text
 }
 
 fn explained(fault: &Violation) -> String {

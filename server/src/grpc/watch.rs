@@ -17,13 +17,13 @@ use super::{Services, convert};
 use crate::auth::Caller;
 use crate::domain::lease::{Lease, LeaseId};
 use crate::domain::life;
-use crate::store::{Changed, Filter, Page};
+use crate::store::{Announcement, Changed, Filter, Page};
 
 /// Events read at a time.
 const BATCH: u32 = 100;
 /// Leases read at a time.
 const PAGE: u32 = 500;
-/// How often all leases are read without an announcement, where another server may have changed them.
+/// How often all leases are read without an announcement, where another server may have changed them unheard.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
 /// By how much a lease may seem older than it is: clocks of servers differ, and a commit takes its time.
 const HINDSIGHT: SignedDuration = SignedDuration::from_secs(60);
@@ -87,7 +87,7 @@ impl OneLease {
         services: Arc<Services>,
         lease: &Lease,
         after_version: i64,
-        changes: broadcast::Receiver<Changed>,
+        changes: broadcast::Receiver<Announcement>,
     ) -> Self {
         let resumes = after_version > 0;
         let told = if resumes { after_version } else { lease.version };
@@ -123,7 +123,7 @@ impl OneLease {
 pub(super) struct AllLeases {
     services: Arc<Services>,
     caller: Caller,
-    changes: broadcast::Receiver<Changed>,
+    changes: broadcast::Receiver<Announcement>,
     look_again: Interval,
     /// Version up to which each lease is told: at least of every lease that was open, or made since the horizon, at the
     /// last look. So a lease with news that is not here is new.
@@ -140,7 +140,7 @@ impl AllLeases {
     async fn begin(
         services: Arc<Services>,
         caller: Caller,
-        changes: broadcast::Receiver<Changed>,
+        changes: broadcast::Receiver<Announcement>,
     ) -> Result<Self, Refusal> {
         let horizon = life::later(services.clock.now(), -HINDSIGHT);
         let started = v1::WatchResponse { event: None, lease: None, started: true };

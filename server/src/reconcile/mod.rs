@@ -1,34 +1,43 @@
-//! Makes the cluster follow the rows. A set of lease ids that need a pass is fed by RPCs, by the cluster's watches, by
-//! the clock and by a slow sweep; each pass reads one row, looks, and takes the next step until there is nothing to do.
+//! Makes the cluster follow the rows, on the one server that leads. A set of lease ids that need a pass is fed by RPCs, by
+//! other servers' changes, by the cluster's watches, by the clock and by a slow sweep; each pass reads one row, looks, and takes the next step until there is nothing to do.
 
 mod keep;
+mod lead;
 mod pass;
 mod queue;
+#[cfg(test)]
+mod tests;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use jiff::SignedDuration;
-use tokio::sync::{Semaphore, broadcast};
+use tokio::sync::{Notify, Semaphore, broadcast};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::pass::PassError;
 use self::queue::Queue;
 use crate::clock::Clock;
 use crate::cluster::{Cluster, Sight};
 use crate::domain::lease::LeaseId;
 use crate::domain::life::Deadlines;
 use crate::domain::plan::Settings;
+use crate::domain::usage::Usage;
 use crate::metrics::Metrics;
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, Term};
 
 /// Leases read at a time by the sweep and by the clock.
 const BATCH: u32 = 500;
 /// Shortest time between two questions for what is due, so that a storm of changes does not become one of questions.
 const SPACING: Duration = Duration::from_millis(200);
 
-/// Time between two sweeps while not everything is seen: leases expire all the same, and say what is wrong.
+/// Time between two sweeps while not everything is seen, or other servers are not heard: leases expire all the same, and
+/// say what is wrong.
 const BLIND_INTERVAL: Duration = Duration::from_secs(10);
+
+/// A pass that takes longer hangs, and is taken anew. Each call to the cluster has a bound of its own, and a failed one ends the pass.
+const LONGEST_PASS: Duration = Duration::from_secs(5 * 60);
 
 /// What the reconciler needs to know of the configuration.
 #[derive(Clone, Debug)]
@@ -56,7 +65,7 @@ pub struct Renewal {
     pub maximum: SignedDuration,
 }
 
-/// Tells the reconciler that a lease needs a pass. Cloning it is cheap.
+/// Tells the reconciler that a lease needs a pass; while another server leads, nothing is kept of that. Cloning it is cheap.
 #[derive(Clone, Default)]
 pub struct Waker(Arc<Queue>);
 
@@ -79,6 +88,8 @@ pub struct Reconciler {
     clock: Clock,
     waker: Waker,
     options: Options,
+    /// What Tritons have counted since this server leads.
+    usage: Mutex<Option<Usage>>,
 }
 
 impl Reconciler {
@@ -90,18 +101,7 @@ impl Reconciler {
         waker: Waker,
         options: Options,
     ) -> Arc<Self> {
-        Arc::new(Self { store, cluster, clock, waker, options })
-    }
-
-    /// Works until `stop`; passes under way are finished.
-    pub async fn run(self: Arc<Self>, stop: CancellationToken) {
-        tokio::select! {
-            // Ends by `stop`, when the passes under way are finished.
-            () = Arc::clone(&self).take_passes(stop) => {}
-            () = self.follow_clock() => {}
-            () = self.sweep_at_intervals() => {}
-            () = self.follow_use() => {}
-        }
+        Arc::new(Self { store, cluster, clock, waker, options, usage: Mutex::default() })
     }
 
     /// Says that every lease which holds something, or seems to, needs a pass.
@@ -122,24 +122,31 @@ impl Reconciler {
         Ok(())
     }
 
-    async fn take_passes(self: Arc<Self>, stop: CancellationToken) {
+    /// Takes passes until `over`, and finishes those under way; they are given up where this is dropped.
+    async fn take_passes(self: Arc<Self>, term: Term, over: CancellationToken) {
         let places = Arc::new(Semaphore::new(self.options.passes.max(1)));
         let passes = TaskTracker::new();
-        loop {
-            let Ok(place) = Arc::clone(&places).acquire_owned().await else { break };
-            let id = tokio::select! {
-                () = stop.cancelled() => break,
-                id = self.waker.0.next() => id,
-            };
-            let reconciler = Arc::clone(&self);
+        let given_up = CancellationToken::new();
+        let _guard = given_up.clone().drop_guard();
+        let next = async || {
+            let place = Arc::clone(&places).acquire_owned().await.expect("the semaphore is never closed");
+            let id = self.waker.0.next().await;
+            let done = Done { waker: self.waker.clone(), id, has_failed: true };
+            // This may have stood still while it waited.
+            term.is_sure().await;
+            (place, id, done)
+        };
+        while let Some((place, id, mut done)) = over.run_until_cancelled(next()).await {
+            let (reconciler, term, given_up) = (Arc::clone(&self), term.clone(), given_up.clone());
             passes.spawn(async move {
-                let mut done = Done { waker: reconciler.waker.clone(), id, has_failed: true };
-                let outcome = reconciler.pass(id).await;
+                let pass = tokio::time::timeout(LONGEST_PASS, reconciler.pass(id, &term));
+                let Some(outcome) = given_up.run_until_cancelled(pass).await else { return };
+                let outcome = outcome.unwrap_or(Err(PassError::Hung));
                 done.has_failed = outcome.is_err();
                 if let Err(error) = outcome {
                     error.log(id);
                 }
-                drop(place);
+                drop((done, place));
             });
         }
         passes.close();
@@ -182,30 +189,46 @@ impl Reconciler {
         }
     }
 
-    async fn sweep_at_intervals(&self) {
+    /// Sweeps at intervals, and once more where changes of other servers may have been missed.
+    async fn sweep_at_intervals(&self, missed: &Notify) {
         loop {
+            // A pass that was taken before everything was seen did not do much: a sweep that begins later makes up for it.
+            let sight = self.cluster.sight();
+            let spacing = tokio::time::sleep(SPACING * 10);
             if let Err(error) = self.sweep().await {
                 tracing::warn!(error = &error as &dyn std::error::Error, "the sweep failed");
                 tokio::time::sleep(SPACING * 10).await;
                 continue;
             }
-            if self.cluster.sight() != Sight::Full {
+            if sight != Sight::Full {
                 // What could not be done blindly is done as soon as everything is seen.
                 let _ = tokio::time::timeout(BLIND_INTERVAL, self.cluster.listed()).await;
                 continue;
             }
-            tokio::time::sleep(self.options.sweep_interval).await;
-            match self.cluster.refresh().await {
-                Ok(false) => {}
-                Ok(true) => {
-                    tracing::info!(capabilities = ?self.cluster.capabilities(), "the cluster serves something else")
-                }
-                Err(error) => {
-                    tracing::warn!(
-                        error = &error as &dyn std::error::Error,
-                        "cannot find out what the cluster serves"
-                    );
-                }
+            let interval = match self.store.hears_others() {
+                true => self.options.sweep_interval,
+                false => self.options.sweep_interval.min(BLIND_INTERVAL),
+            };
+            if tokio::time::timeout(interval, missed.notified()).await.is_err() {
+                self.look_around().await;
+            }
+            // Much that may have been missed is looked for at once.
+            spacing.await;
+        }
+    }
+
+    /// Finds out again what the cluster serves.
+    async fn look_around(&self) {
+        match self.cluster.refresh().await {
+            Ok(false) => {}
+            Ok(true) => {
+                tracing::info!(capabilities = ?self.cluster.capabilities(), "the cluster serves something else")
+            }
+            Err(error) => {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "cannot find out what the cluster serves"
+                );
             }
         }
     }

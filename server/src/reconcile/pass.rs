@@ -12,7 +12,7 @@ use crate::domain::lease::{Happening, Lease, LeaseId, Phase, Report, SERVER};
 use crate::domain::observed::Observed;
 use crate::domain::plan::{Kind, plan};
 use crate::domain::start::cold_start;
-use crate::store::{ChangeError, StoreError};
+use crate::store::{ChangeError, StoreError, Term};
 
 /// Steps of one pass. A lease needs five at most, from the first apply to the report; more means that somebody else
 /// changes it at the same time, and the next pass goes on.
@@ -30,14 +30,22 @@ pub(super) enum PassError {
     /// Somebody else changes the lease all the time.
     #[error("the lease did not come to rest")]
     Restless,
+    /// This server may lead no more. If it comes to lead on, the lease still needs its pass.
+    #[error("this server is not sure to lead")]
+    Lapsed,
+    /// Something that it waited for never came.
+    #[error("the pass hung")]
+    Hung,
 }
 
 impl PassError {
     /// Says what went wrong, unless the lease says it already.
     pub(super) fn log(&self, id: LeaseId) {
         match self {
-            Self::Act(_) => tracing::debug!(lease.id = %id, error = self as &dyn Error, "a pass failed"),
-            Self::Store(_) | Self::Restless => {
+            Self::Act(_) | Self::Lapsed => {
+                tracing::debug!(lease.id = %id, error = self as &dyn Error, "a pass failed")
+            }
+            Self::Store(_) | Self::Restless | Self::Hung => {
                 tracing::warn!(lease.id = %id, error = self as &dyn Error, "a pass failed");
             }
         }
@@ -45,9 +53,12 @@ impl PassError {
 }
 
 impl Reconciler {
-    /// Takes the steps of one lease until it rests.
-    pub(super) async fn pass(&self, id: LeaseId) -> Result<(), PassError> {
+    /// Takes the steps of one lease until it rests, which fails where this server may lead no more.
+    pub(super) async fn pass(&self, id: LeaseId, term: &Term) -> Result<(), PassError> {
         for _ in 0..STEPS {
+            if term.is_over() {
+                return Err(PassError::Lapsed);
+            }
             let Some(lease) = self.store.get(id).await?.filter(|lease| !lease.is_closed()) else {
                 return self.remove_orphan(id).await;
             };
@@ -76,9 +87,7 @@ impl Reconciler {
                 Ok(()) => {}
                 // The row is read anew, and what changed is seen by then.
                 Err(ActError::Conflict { .. } | ActError::Superseded { .. }) => {}
-                Err(ActError::Invalid { object, message })
-                    if lease.is_loading() && is_deployment(&object) =>
-                {
+                Err(ActError::Invalid { kind: Kind::Deployment, message, .. }) if lease.is_loading() => {
                     let report = Report { message, ..lease.report.clone() };
                     self.change(lease.id, |lease| lease.invalidate(report.clone(), now)).await?;
                 }
@@ -109,7 +118,7 @@ impl Reconciler {
                     self.tell_cold_start(lease, &observed, now);
                 }
             }
-            Step::Expire => drop(self.change(lease.id, |lease| lease.expire(now)).await?),
+            Step::Expire => self.expire(lease, now).await?,
             Step::Notice => self.give_notice(lease.id, now).await?,
             Step::Invalidate(report) => {
                 self.change(lease.id, |lease| lease.invalidate(report.clone(), now)).await?;
@@ -124,8 +133,9 @@ impl Reconciler {
 
     /// Does what needs no look at the cluster, while there is none.
     async fn step_blindly(&self, lease: &Lease, sight: Sight, now: Timestamp) -> Result<bool, PassError> {
-        if lease.end.is_none() && now >= lease.expires_at {
-            self.change(lease.id, |lease| lease.expire(now)).await?;
+        let is_over = lease.end.is_none() && now >= lease.expires_at;
+        if is_over && !self.may_be_kept_alive(lease) {
+            self.expire(lease, now).await?;
             return Ok(false);
         }
         if lease.owes_notice(&self.options.deadlines.notices, now) {
@@ -137,6 +147,13 @@ impl Reconciler {
             Sight::Full | Sight::NotYet => Ok(true),
             Sight::Failing(cause) => self.complain(lease, ActError::Away(Some(cause))).await,
         }
+    }
+
+    /// Ends a lease whose time is over, unless it was used since the last look at its use, and so lives on.
+    async fn expire(&self, lease: &Lease, now: Timestamp) -> Result<(), PassError> {
+        self.look_a_last_time(lease).await?;
+        // The row says whether that has moved the end.
+        self.change(lease.id, |lease| lease.expire(now)).await.map(drop)
     }
 
     /// Keeps a lease that a server with other deadlines has written from being due again and again.
@@ -230,8 +247,4 @@ impl Reconciler {
 
 fn is_first_start(lease: &Lease, report: &Report) -> bool {
     lease.report.first_ready_at.is_none() && report.first_ready_at.is_some() && report.phase == Phase::Ready
-}
-
-fn is_deployment(object: &str) -> bool {
-    object.starts_with(Kind::Deployment.as_str())
 }

@@ -1,4 +1,5 @@
-//! The set of leases that need a pass: each at most once, never two passes for one lease at a time, failures later.
+//! The set of leases that need a pass: each at most once, never two passes for one lease at a time, failures later. While
+//! it is closed it takes no lease; whoever opens it sweeps.
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -21,6 +22,7 @@ pub(super) struct Queue {
 
 #[derive(Default)]
 struct State {
+    is_open: bool,
     waiting: VecDeque<LeaseId>,
     /// The members of `waiting`.
     is_waiting: HashSet<LeaseId>,
@@ -34,6 +36,15 @@ struct State {
 }
 
 impl Queue {
+    /// Opens the set, or closes and empties it. Passes under way stay known.
+    pub fn open(&self, is_open: bool) {
+        let mut state = self.lock();
+        let running = std::mem::take(&mut state.running);
+        *state = State { is_open, running, ..State::default() };
+        drop(state);
+        self.changed.notify_one();
+    }
+
     /// Says that a lease needs a pass, now.
     pub fn wake(&self, id: LeaseId) {
         self.lock().wake(id);
@@ -76,6 +87,9 @@ impl Queue {
     pub fn done(&self, id: LeaseId, has_failed: bool) {
         let mut state = self.lock();
         let is_woken = state.running.remove(&id).unwrap_or(false);
+        if !state.is_open {
+            return;
+        }
         if has_failed {
             let failures = state.failures.entry(id).or_insert(0);
             // What happened meanwhile may be what the pass needs; its own writes may be all that happened.
@@ -106,6 +120,9 @@ impl Queue {
 
 impl State {
     fn wake(&mut self, id: LeaseId) {
+        if !self.is_open {
+            return;
+        }
         match self.running.get_mut(&id) {
             Some(is_woken) => *is_woken = true,
             None if self.is_waiting.insert(id) => self.waiting.push_back(id),
@@ -151,9 +168,15 @@ impl State {
 mod tests {
     use super::*;
 
+    fn opened() -> Queue {
+        let queue = Queue::default();
+        queue.open(true);
+        queue
+    }
+
     #[tokio::test]
     async fn a_lease_waits_only_once_and_never_runs_twice_at_a_time() {
-        let queue = Queue::default();
+        let queue = opened();
         let id = LeaseId::random();
         queue.wake(id);
         queue.wake(id);
@@ -165,7 +188,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_happens_during_a_pass_leads_to_another() {
-        let queue = Queue::default();
+        let queue = opened();
         let id = LeaseId::random();
         queue.wake(id);
         queue.next().await;
@@ -176,7 +199,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_failed_pass_is_tried_once_however_often_it_is_woken_and_not_for_a_reminder() {
-        let queue = Queue::default();
+        let queue = opened();
         let id = LeaseId::random();
         for _ in 0..3 {
             queue.wake(id);
@@ -190,7 +213,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_failed_pass_is_taken_again_and_does_not_hold_others_up() {
-        let queue = Queue::default();
+        let queue = opened();
         let (failing, other) = (LeaseId::random(), LeaseId::random());
         queue.wake(failing);
         queue.next().await;
@@ -199,5 +222,27 @@ mod tests {
         assert_eq!(queue.next().await, other);
         queue.done(other, false);
         assert_eq!(queue.next().await, failing);
+    }
+
+    #[tokio::test]
+    async fn a_closed_set_takes_no_lease_and_forgets_what_waited_failed_or_runs() {
+        let queue = opened();
+        let (waiting, failed, running) = (LeaseId::random(), LeaseId::random(), LeaseId::random());
+        queue.wake(failed);
+        queue.next().await;
+        queue.done(failed, true);
+        queue.wake(running);
+        queue.next().await;
+        queue.wake(waiting);
+        queue.wake(running);
+        queue.open(false);
+        queue.wake(LeaseId::random());
+        queue.remind(LeaseId::random());
+        queue.done(running, true);
+        assert!(queue.is_idle());
+        queue.open(true);
+        assert!(tokio::time::timeout(Duration::from_millis(20), queue.next()).await.is_err());
+        queue.wake(waiting);
+        assert_eq!(queue.next().await, waiting);
     }
 }

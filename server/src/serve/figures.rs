@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::ServeError;
-use crate::grpc::chain;
+use crate::chain::chain;
 use crate::metrics::{self, Metrics};
 
 /// Begins to serve the figures, and returns where.

@@ -2,17 +2,22 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU16;
+use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use tms_proto::v1::lease_service_server::LeaseServiceServer;
 use tms_proto::v1::server_service_server::ServerServiceServer;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
+use tonic::transport;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic_health::ServingStatus;
 
-use super::{ServeError, tls};
+use super::ServeError;
+use super::tls::{self, Certificates};
+use crate::chain::chain;
 use crate::config::Listen;
 use crate::grpc::{self, LogRequests, Services};
 
@@ -43,10 +48,8 @@ pub async fn answer(
 ) -> Result<Answering, ServeError> {
     let stop = services.stop.clone();
     let answers = grpc::answers(services).await;
-    let mut server = builder();
-    if let Some(files) = &listen.tls {
-        server = server.tls_config(tls::config(files)?).map_err(|error| tls::unfit(files, &error))?;
-    }
+    let certificates =
+        listen.tls.as_ref().map(|files| Certificates::open(files, tls::LOOK_INTERVAL)).transpose()?;
     let (address, incoming) = bind(listen.address, None).await?;
     let health = match health_port {
         None => None,
@@ -63,11 +66,18 @@ pub async fn answer(
     reporter.set_serving::<LeaseServiceServer<grpc::Leases>>().await;
     reporter.set_serving::<ServerServiceServer<grpc::About>>().await;
 
-    let router = server.layer(LogRequests).add_routes(answers.all);
+    let router = builder().layer(LogRequests).add_routes(answers.all);
     let probed = builder().add_routes(answers.health);
     let task = tokio::spawn(async move {
         let until_stop = stop.clone();
-        let serving = router.serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
+        let until_end = stop.clone().cancelled_owned();
+        let serving: BoxFuture<'_, Result<(), transport::Error>> = match certificates.map(Arc::new) {
+            Some(certificates) => {
+                let secured = tls::secured(incoming, certificates);
+                Box::pin(router.serve_with_incoming_shutdown(secured, until_end))
+            }
+            None => Box::pin(router.serve_with_incoming_shutdown(incoming, until_end)),
+        };
         let answering_probes = async {
             match health {
                 Some(incoming) => {
@@ -87,7 +97,7 @@ pub async fn answer(
         tokio::select! {
             outcome = futures::future::try_join(serving, answering_probes) => {
                 if let Err(error) = outcome {
-                    tracing::error!(error = grpc::chain(&error), "the listener failed");
+                    tracing::error!(error = chain(&error), "the listener failed");
                 }
             }
             () = drained => tracing::warn!("connections were cut: they did not end in time"),

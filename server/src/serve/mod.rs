@@ -1,6 +1,7 @@
 //! Puts the parts of a server together: [`start`] wires store, cluster, reconciler and gRPC, [`serve`] keeps them running
 //! until it is told to stop.
 
+mod custom_metrics;
 mod figures;
 mod listener;
 mod tls;
@@ -16,13 +17,14 @@ use tokio_util::sync::CancellationToken;
 
 pub use listener::{Answering, answer};
 
+use crate::chain::chain;
 use crate::clock::Clock;
 use crate::cluster::kubernetes::{ConnectError, Kubernetes, Limits, namespace_of};
 use crate::cluster::manifests::{Manifests, OpenError};
 use crate::cluster::{Act, Cluster, Observe};
 use crate::config::{ClusterKind, Config, NoPassword, check_capabilities};
 use crate::domain::lease::LeaseId;
-use crate::grpc::{self, Services, chain};
+use crate::grpc::{self, Services, Simulations};
 use crate::metrics::Metrics;
 use crate::reconcile::{self, Reconciler, Renewal, Waker};
 use crate::store::{self, Store, StoreError};
@@ -82,6 +84,17 @@ pub enum ServeError {
         /// Why not.
         source: io::Error,
     },
+    /// The address of custom.metrics.k8s.io cannot be listened on.
+    #[error("cannot listen on {address} (server.autoscaling.builtin.listenPort)")]
+    ListenCustomMetrics {
+        /// The address.
+        address: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Prometheus cannot be asked.
+    #[error("cannot read the authorities of this machine for server.autoscaling.builtin.prometheusUrl")]
+    Prometheus(#[source] io::Error),
     /// A file of TLS cannot be used.
     #[error("cannot use {} (server.tls.{key}): {problem}", path.display())]
     Tls {
@@ -149,7 +162,8 @@ pub async fn start(config: &Config, clock: Clock) -> Result<Running, ServeError>
         sweep_interval: config.cluster.sweep_interval,
     };
     let reconciler = Reconciler::new(store.clone(), cluster.as_dyn(), clock.clone(), waker.clone(), options);
-    let seen = cluster.as_dyn();
+    let (seen, inspected) = (cluster.as_dyn(), cluster.as_dyn());
+    let leases_namespace = namespace.clone();
     let services = Services {
         store: store.clone(),
         clock: clock.clone(),
@@ -158,6 +172,11 @@ pub async fn start(config: &Config, clock: Clock) -> Result<Running, ServeError>
         namespace,
         cluster_kind: kind(config),
         capabilities: Box::new(move || seen.capabilities()),
+        inspect: Box::new(move |lease| {
+            let cluster = Arc::clone(&inspected);
+            Box::pin(async move { cluster.autoscaler(&lease).await })
+        }),
+        simulations: Simulations::default(),
         wake: Box::new(waker.clone()),
         stop: stop.clone(),
     };
@@ -176,6 +195,10 @@ pub async fn start(config: &Config, clock: Clock) -> Result<Running, ServeError>
         Some(address) => Some(figures::serve(address, metrics, &stop, &mut parts).await?),
         None => None,
     };
+    if let (Some(served), Held::Kubernetes(kubernetes)) = (&config.custom_metrics, &cluster) {
+        custom_metrics::start(config, served, kubernetes, &leases_namespace, &clock, &stop, &mut parts)
+            .await?;
+    }
     let until_stop = stop.clone();
     let config = config.clone();
     parts.spawn(async move {

@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use tokio::sync::{Mutex, broadcast, mpsc, oneshot};
 
+use super::listen::Channel;
 use super::sql::{Pool, Transaction};
 use super::write::{Outcome, Rules, Write};
-use super::{Changed, StoreError};
+use super::{Announcement, StoreError};
 use crate::domain::life::Deadlines;
 
 /// How many writes share a commit at most, so that the first of them does not wait for long.
@@ -31,7 +32,9 @@ pub(super) struct Committer {
     /// What every write obeys.
     pub rules: Rules,
     /// Who is told of what was committed.
-    pub changes: broadcast::Sender<Changed>,
+    pub changes: broadcast::Sender<Announcement>,
+    /// Where other servers are told; nothing where there are none.
+    pub channel: Option<Channel>,
 }
 
 /// A write and who waits for it.
@@ -150,16 +153,23 @@ impl Committer {
                 }
             }
         }
-        let is_written = outcomes.iter().any(|outcome| matches!(outcome, Outcome::Written));
-        let ended = if is_written { transaction.commit().await } else { transaction.rollback().await };
-        ended.map_err(of_all)?;
+        let written = batch.iter().zip(&outcomes).filter(|(_, outcome)| matches!(outcome, Outcome::Written));
+        let changed: Vec<_> = written.map(|(job, _)| job.write.changed()).collect();
+        if changed.is_empty() {
+            transaction.rollback().await.map_err(of_all)?;
+            return Ok(outcomes);
+        }
+        for notify in self.channel.iter().flat_map(|channel| channel.notify(&changed)) {
+            transaction.execute(notify).await.map_err(of_all)?;
+        }
+        transaction.commit().await.map_err(of_all)?;
         Ok(outcomes)
     }
 
     fn answer(&self, job: Job, outcome: Result<Outcome, StoreError>) {
         if let Ok(Outcome::Written) = outcome {
             // Without a receiver nobody wants to know.
-            let _ = self.changes.send(job.write.changed());
+            let _ = self.changes.send(Announcement::Ours(job.write.changed()));
         }
         // A caller that has gone needs no answer.
         let _ = job.answer.send(outcome);

@@ -3,9 +3,12 @@
 
 mod commit;
 mod due;
+mod lead;
+mod listen;
 mod open;
 mod read;
 mod rows;
+mod session;
 mod sql;
 mod write;
 
@@ -22,6 +25,8 @@ use tokio::sync::broadcast;
 use crate::domain::lease::{Happening, Lease, LeaseId, State};
 use crate::domain::life::Deadlines;
 use commit::Writer;
+pub use lead::{Leadership, Term};
+use listen::Listening;
 use sql::Pool;
 
 /// How the database is reached, and what it enforces.
@@ -46,7 +51,9 @@ struct Inner {
     read: Pool,
     writer: Writer,
     installation: String,
-    changes: broadcast::Sender<Changed>,
+    changes: broadcast::Sender<Announcement>,
+    /// Nothing where no other server uses the database.
+    listening: Option<Listening>,
 }
 
 /// A lease to admit.
@@ -131,6 +138,17 @@ pub struct Listed {
     pub leases: Vec<Lease>,
     /// Where the next page begins, if there is one.
     pub next: Option<Cursor>,
+}
+
+/// What is announced of the leases of a database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Announcement {
+    /// This server has changed one.
+    Ours(Changed),
+    /// Another server has changed one.
+    Theirs(Changed),
+    /// Changes of other servers may have been missed.
+    Missed,
 }
 
 /// A lease was admitted or changed, and this is committed.
@@ -234,10 +252,15 @@ impl Store {
         }
     }
 
-    /// Returns what is committed from now on. A receiver that lags misses changes and is told so. Changes by other servers
-    /// of the same database are not among them.
-    pub fn changes(&self) -> broadcast::Receiver<Changed> {
+    /// Returns what is committed from now on, by this server and by others of the same database. A receiver that lags
+    /// misses changes and is told so.
+    pub fn changes(&self) -> broadcast::Receiver<Announcement> {
         self.0.changes.subscribe()
+    }
+
+    /// Whether what other servers change is heard of at the moment.
+    pub fn hears_others(&self) -> bool {
+        self.0.listening.as_ref().is_none_or(Listening::is_listening)
     }
 }
 

@@ -17,6 +17,7 @@ use sqlx::{ConnectOptions, Connection, SqlSafeStr};
 use tokio::sync::broadcast;
 
 use super::commit::{Committer, Writer};
+use super::listen::Channel;
 use super::sql::{Pool, sql};
 use super::write::Rules;
 use super::{Inner, Options, Store, StoreError, rows};
@@ -150,9 +151,17 @@ async fn open_postgres(options: &Options, rules: Rules) -> Result<Store, StoreEr
 async fn start(read: Pool, write: Pool, rules: Rules, lock: Option<File>) -> Result<Store, StoreError> {
     let installation = installation(&write).await?;
     let changes = broadcast::Sender::new(CHANGES_KEPT);
-    let committer = Committer { pool: write, rules, changes: changes.clone() };
+    let (channel, listening) = match &read {
+        Pool::Sqlite(_) => (None, None),
+        Pool::Postgres(pool) => {
+            let channel = Channel::new(&installation);
+            let listening = channel.clone().listen((*pool.connect_options()).clone(), changes.clone());
+            (Some(channel), Some(listening))
+        }
+    };
+    let committer = Committer { pool: write, rules, changes: changes.clone(), channel };
     let writer = Writer::start(committer, lock);
-    Ok(Store(Arc::new(Inner { read, writer, installation, changes })))
+    Ok(Store(Arc::new(Inner { read, writer, installation, changes, listening })))
 }
 
 /// Returns the installation's id, and makes one the first time.

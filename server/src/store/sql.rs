@@ -3,6 +3,8 @@
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
+use std::io;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use sqlx::postgres::{PgPool, PgRow, Postgres};
@@ -10,6 +12,9 @@ use sqlx::sqlite::{Sqlite, SqlitePool, SqliteRow};
 use sqlx::{AssertSqlSafe, Error, Row as _};
 
 use crate::domain::lease::LeaseId;
+
+/// Time for an answer of PostgreSQL to a question that writes nothing, with the wait for a connection.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Connections of one database.
 #[derive(Clone, Debug)]
@@ -83,6 +88,15 @@ pub(super) fn is_away(error: &Error) -> bool {
     }
 }
 
+/// Bounds how long PostgreSQL is waited for: a connection that was cut off in silence says nothing.
+pub(super) async fn within<T>(
+    time: Duration,
+    answer: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    let in_time = tokio::time::timeout(time, answer).await;
+    in_time.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()))
+}
+
 impl Pool {
     /// Returns every row of the answer.
     pub async fn fetch_all(&self, query: Query) -> Result<Vec<Row>, Error> {
@@ -90,9 +104,11 @@ impl Pool {
             Self::Sqlite(pool) => {
                 prepared!(query).fetch_all(pool).await?.into_iter().map(Row::Sqlite).collect()
             }
-            Self::Postgres(pool) => {
-                prepared!(query).fetch_all(pool).await?.into_iter().map(Row::Postgres).collect()
-            }
+            Self::Postgres(pool) => within(PATIENCE, prepared!(query).fetch_all(pool))
+                .await?
+                .into_iter()
+                .map(Row::Postgres)
+                .collect(),
         })
     }
 
@@ -100,7 +116,9 @@ impl Pool {
     pub async fn fetch_optional(&self, query: Query) -> Result<Option<Row>, Error> {
         Ok(match self {
             Self::Sqlite(pool) => prepared!(query).fetch_optional(pool).await?.map(Row::Sqlite),
-            Self::Postgres(pool) => prepared!(query).fetch_optional(pool).await?.map(Row::Postgres),
+            Self::Postgres(pool) => {
+                within(PATIENCE, prepared!(query).fetch_optional(pool)).await?.map(Row::Postgres)
+            }
         })
     }
 

@@ -8,7 +8,7 @@ PROFILES="control-plane, node, pipeline"
 # The parts of a profile; a larger profile begins with the smaller one.
 parts_of() {
   case $1 in
-    control-plane) echo kubernetes etcd kwok grpcurl helm promtool operator-crds keda-crds ;;
+    control-plane) echo kubernetes etcd kwok grpcurl helm promtool autoscaler-replay operator-crds keda-crds ;;
     node) echo "$(parts_of control-plane)" kubernetes-node containerd runc coredns images ;;
     pipeline) echo "$(parts_of node)" prometheus prometheus-operator metrics-server keda pipeline-images ;;
     *) die "unknown profile $1" "profiles: $PROFILES" ;;
@@ -60,6 +60,18 @@ part_kwok() {
   mkdir "$1/stages"
   cp "$stages"/node/fast/node-initialize.yaml "$stages"/pod/fast/pod-*.yaml "$1/stages/"
 }
+# The controller of the autoscaler as it is, with a test of ours in its package: Go lets nobody else in.
+part_autoscaler-replay() {
+  local source file work=$1/work
+  source=$(in_module kubernetes go list -f '{{.Dir}}' k8s.io/kubernetes/pkg/controller/podautoscaler)
+  mkdir "$work"
+  for file in "$source"/*.go; do
+    [[ $file == *_test.go ]] || cp "$file" "$work/"
+  done
+  cp "$HERE"/modules/kubernetes/go.{mod,sum} "$HERE/replay/replay_test.go" "$work/"
+  (cd "$work" && env "${GO_ENVIRONMENT[@]}" go test -c -trimpath -ldflags '-s -w' -o "$1/autoscaler-replay" .)
+  rm -rf "$work"
+}
 part_operator-crds() {
   local kind
   for kind in podmonitors prometheuses prometheusrules servicemonitors; do
@@ -76,6 +88,7 @@ part_folder() {
     operator-crds) version=$(version_of prometheus-operator) ;;
     keda-crds) version=$(version_of keda) ;;
     kubernetes-node) version=$(version_of kubernetes) ;;
+    autoscaler-replay) version=$(version_of kubernetes)-$(sha256sum <"$HERE/replay/replay_test.go" | head -c 12) ;;
     images) version=$(cat "$HERE"/images/* | sha256sum | head -c 12) ;;
     pipeline-images) version=$(cat "$HERE"/{images/*,versions} | sha256sum | head -c 12) ;;
     *) version=$(version_of "$1") ;;

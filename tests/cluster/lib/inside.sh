@@ -10,7 +10,6 @@ first_process() {
   printf '%s\n' "$pid" >"$DIR/pid/first"
   make_network
   ! has_node || prepare_node
-  [[ $PROFILE != pipeline ]] || prepare_pipeline
   start_parts
   wait_for_objects
   ! has_node || wait_for_images

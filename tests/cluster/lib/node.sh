@@ -12,6 +12,7 @@ control_group() { printf 'tms-test-%s' "$(printf '%s' "$DIR" | sha256sum | head 
 prepare_node() {
   mkdir -p "$DIR"/data/{node,kubelet,volumes} "$DIR/log/pods"
   hide_machine_folders
+  use_cluster_names
   settle_kernel
   make_control_groups
   echo 1 >/proc/sys/net/ipv4/ip_forward
@@ -27,6 +28,17 @@ hide_machine_folders() {
     mkdir -p "$layers"/{upper,work}
     mount -t overlay overlay -o "lowerdir=$folder,upperdir=$layers/upper,workdir=$layers/work" "$folder"
   done
+}
+
+# Whoever enters reaches Services by the names that pods use, and so do programs of the node: KEDA is told of Prometheus and
+# of queues by such names. The machine's own names are of no use here.
+use_cluster_names() {
+  local file
+  printf 'nameserver %s\nsearch default.svc.cluster.local svc.cluster.local cluster.local\noptions ndots:5\n' "$NODE_ADDRESS" >"$DIR/data/node/names.conf"
+  file=$(readlink -m /etc/resolv.conf)
+  # Where it leads into /run, the machine's file is hidden.
+  mkdir -p "${file%/*}" && touch "$file"
+  mount --bind "$DIR/data/node/names.conf" "$file"
 }
 
 # kubelet sets these for the whole machine, unless they are so already. Here it only reads that they are.

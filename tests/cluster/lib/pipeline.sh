@@ -4,16 +4,6 @@
 MONITORING=monitoring
 PROMETHEUS_ADDRESS=10.96.0.90
 
-# Programs of the node ask its DNS too: KEDA is told of Prometheus and of queues by the names of their Services.
-prepare_pipeline() {
-  local file
-  printf 'nameserver %s\nsearch svc.cluster.local cluster.local\noptions ndots:5\n' "$NODE_ADDRESS" >"$DIR/data/node/resolv-inside.conf"
-  file=$(readlink -m /etc/resolv.conf)
-  # Where it leads into /run, the machine's file is hidden.
-  mkdir -p "${file%/*}" && touch "$file"
-  mount --bind "$DIR/data/node/resolv-inside.conf" "$file"
-}
-
 # The wanted parts of a list with commas, with what they need, in the order of their start.
 optional_parts() {
   local wanted=" ${1//,/ } " part

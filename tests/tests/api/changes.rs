@@ -6,7 +6,7 @@ use jiff::SignedDuration;
 use tms_proto::v1;
 use tms_server::domain::lease::{ModelState, Phase};
 
-use crate::harness::{Server, acquire, lifetime, spec};
+use crate::harness::{Server, Wishes, acquire, lifetime, spec};
 
 #[tokio::test]
 async fn a_renewal_counts_from_now_and_grants_no_more_than_the_maximum() {
@@ -61,6 +61,34 @@ async fn an_update_makes_a_fixed_lease_autoscaled_and_back() {
     let updated = client.update(request).await.unwrap().into_inner().lease.unwrap();
     assert_eq!(updated.spec.unwrap().labels, labels);
     assert_eq!(updated.generation, 4);
+}
+
+#[tokio::test]
+async fn an_update_turns_renewal_by_use_on_within_the_bounds_and_off() {
+    let values = "server: {cluster: {kind: kubernetes}, leases: {automaticRenewal: {idleWindow: 10m, lookInterval: 1m}}}";
+    let server = Server::start_with(Wishes { values: Some(values), ..Wishes::default() }).await;
+    let lease = server.acquire(spec(&["a"])).await;
+    let mut client = server.leases().await;
+    let request = |automatic_renewal| v1::UpdateRequest {
+        lease_id: lease.id.clone(),
+        renewal: Some(v1::RenewalChange { automatic_renewal }),
+        ..Default::default()
+    };
+    let window = |lease: &v1::Lease| lease.spec.as_ref()?.automatic_renewal?.idle_window;
+    let asked = request(Some(v1::AutomaticRenewal::default()));
+    let on = client.update(asked.clone()).await.unwrap().into_inner().lease.unwrap();
+    assert_eq!(window(&on), lifetime(600));
+    assert_eq!((on.generation, on.expires_at, on.version), (1, lease.expires_at, lease.version + 1));
+    let again = client.update(asked).await.unwrap().into_inner().lease.unwrap();
+    assert_eq!(again.version, on.version, "nothing has changed");
+
+    let short = request(Some(v1::AutomaticRenewal { idle_window: lifetime(60) }));
+    let refusal = client.update(short).await.unwrap_err();
+    assert_eq!(refusal.code(), tonic::Code::InvalidArgument);
+    assert!(refusal.message().contains("an idle window of 1m asked, 3m to "), "{}", refusal.message());
+
+    let off = client.update(request(None)).await.unwrap().into_inner().lease.unwrap();
+    assert_eq!((window(&off), off.generation), (None, 1));
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use jiff::Timestamp;
 use tempfile::TempDir;
 use tms_proto::v1;
@@ -14,9 +15,10 @@ use tms_proto::v1::lease_service_client::LeaseServiceClient;
 use tms_proto::v1::server_service_client::ServerServiceClient;
 use tms_server::clock::Clock;
 use tms_server::config::{self, Config, Listen, Tls};
+use tms_server::domain::autoscaler::explanation::Evidence;
 use tms_server::domain::capabilities::Capabilities;
 use tms_server::domain::lease::{Lease, LeaseId, ModelState, Phase, Report, SERVER};
-use tms_server::grpc::{Services, Wake};
+use tms_server::grpc::{Services, Simulations, Wake};
 use tms_server::serve::{Answering, answer};
 use tms_server::store::{Options, Store};
 use tokio_util::sync::CancellationToken;
@@ -41,6 +43,8 @@ pub struct Server {
     pub store: Store,
     pub clock: Clock,
     pub woken: Woken,
+    /// What a look at the cluster finds.
+    pub evidence: Arc<Mutex<Option<Evidence>>>,
     pub stop: CancellationToken,
     answering: Option<Answering>,
     address: SocketAddr,
@@ -61,6 +65,15 @@ impl Woken {
     pub fn ids(&self) -> Vec<String> {
         self.0.lock().unwrap().iter().map(ToString::to_string).collect()
     }
+}
+
+fn inspector(
+    evidence: Arc<Mutex<Option<Evidence>>>,
+) -> Box<dyn Fn(Lease) -> BoxFuture<'static, Option<Evidence>> + Send + Sync> {
+    Box::new(move |_| {
+        let found = evidence.lock().unwrap().clone();
+        Box::pin(async { found })
+    })
 }
 
 /// What a test may ask of its server.
@@ -94,6 +107,7 @@ impl Server {
             maximum_per_owner: wishes.maximum_per_owner,
         };
         let store = Store::open(&options, &clock).await.unwrap();
+        let evidence = Arc::<Mutex<Option<Evidence>>>::default();
         let (woken, stop) = (Woken::default(), CancellationToken::new());
         let services = Services {
             store: store.clone(),
@@ -103,13 +117,15 @@ impl Server {
             namespace: "models".to_owned(),
             cluster_kind: "kubernetes",
             capabilities: Box::new(Capabilities::assumed),
+            inspect: inspector(Arc::clone(&evidence)),
+            simulations: Simulations::default(),
             wake: Box::new(woken.clone()),
             stop: stop.clone(),
         };
         let listen = Listen { address: (Ipv4Addr::LOCALHOST, 0).into(), tls: wishes.tls };
         let answering = answer(&listen, None, services).await.unwrap();
         let address = answering.address();
-        Self { store, clock, woken, stop, answering: Some(answering), address, _folder: folder }
+        Self { store, clock, woken, evidence, stop, answering: Some(answering), address, _folder: folder }
     }
 
     pub fn port(&self) -> u16 {

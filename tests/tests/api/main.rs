@@ -6,5 +6,6 @@ mod callers;
 mod changes;
 mod harness;
 mod refusals;
+mod scaling;
 mod streams;
 mod whole;

@@ -208,8 +208,8 @@ fn the_notes_say_how_to_reach_the_server_and_what_is_off() {
       their certificates.
     * Leases are kept in a SQLite file on claim tms-leases, by one server. For more servers set server.database.url to a PostgreSQL
       database.
-    * Autoscaling is off. server.autoscaling says what leases may ask for; it needs Prometheus Operator and a custom-metrics adapter, and the
-      server's log says which of them it does not find.
+    * Autoscaling is off. server.autoscaling says what leases may ask for, and where the numbers come from; the server's log says what it
+      does not find in the cluster. docs/autoscaling.md says which provider suits whom.
     * `helm uninstall` leaves leases running, with nobody to end them, and leaves the claim. Release them first:
 
       tmsctl lease list
@@ -233,8 +233,8 @@ fn the_notes_say_how_to_reach_the_server_and_what_is_off() {
       tmsctl lease create -m name=NAME,uri=https://HOST/PATH.tar.gz
 
     To know:
-    * Autoscaling is off. server.autoscaling says what leases may ask for; it needs Prometheus Operator and a custom-metrics adapter, and the
-      server's log says which of them it does not find.
+    * Autoscaling is off. server.autoscaling says what leases may ask for, and where the numbers come from; the server's log says what it
+      does not find in the cluster. docs/autoscaling.md says which provider suits whom.
     * `helm uninstall` leaves leases running, with nobody to end them. Release them first:
 
       tmsctl lease list

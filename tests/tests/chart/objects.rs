@@ -306,6 +306,88 @@ server:
     assert_eq!(silent.pod()["spec"]["containers"][0]["ports"].as_array().unwrap().len(), 2);
 }
 
+const BUILTIN: &str = "
+server:
+  autoscaling: {enabled: true, provider: builtin}
+  deployment: {networkPolicy: true}
+";
+
+#[test]
+fn custom_metrics_that_the_server_serves_can_be_reached_and_registered() {
+    let Some(helm) = Helm::new() else { return };
+    let rendered = helm.template(BUILTIN).unwrap();
+    for name in [
+        "ClusterRole ours:tms-custom-metrics",
+        "ClusterRoleBinding ours:tms-custom-metrics",
+        "Role tms-custom-metrics",
+        "RoleBinding ours:tms-custom-metrics",
+        "RoleBinding tms-custom-metrics",
+        "Service tms-custom-metrics",
+    ] {
+        assert!(
+            rendered.names().iter().any(|found| found == name),
+            "{name} is not in {:?}",
+            rendered.names()
+        );
+    }
+    let ports = &rendered.one("NetworkPolicy")["spec"]["ingress"][0]["ports"];
+    assert_eq!(*ports, json!([{"port": "grpc"}, {"port": "custom-metrics"}]));
+    let port = json!({"name": "custom-metrics", "containerPort": 30347});
+    assert!(rendered.pod()["spec"]["containers"][0]["ports"].as_array().unwrap().contains(&port));
+    assert!(rendered.values().contains("serviceName: tms-custom-metrics\n"), "{}", rendered.values());
+    assert_snapshot!(yaml(&rendered.one("ClusterRole")["rules"]), @r#"
+    - apiGroups:
+      - apiregistration.k8s.io
+      resourceNames:
+      - v1beta1.custom.metrics.k8s.io
+      - v1beta2.custom.metrics.k8s.io
+      resources:
+      - apiservices
+      verbs:
+      - get
+      - create
+      - patch
+    - apiGroups:
+      - rbac.authorization.k8s.io
+      resourceNames:
+      - ours:tms-custom-metrics
+      resources:
+      - clusterroles
+      verbs:
+      - get
+    "#);
+}
+
+#[test]
+fn a_server_that_serves_no_custom_metrics_has_no_rights_for_them() {
+    let Some(helm) = Helm::new() else { return };
+    for other in ["provider: adapter", "enabled: false, provider: builtin"] {
+        let rendered = helm.template(&BUILTIN.replace("enabled: true, provider: builtin", other)).unwrap();
+        assert!(
+            !rendered.has("ClusterRole") && !rendered.has("ClusterRoleBinding"),
+            "{other}: {:?}",
+            rendered.names()
+        );
+        rendered.one("Service");
+        rendered.one("Role");
+    }
+    let manifests = format!("{BUILTIN}  cluster: {{kind: manifests, manifests: {{directory: /out}}}}\n");
+    assert!(!helm.template(&manifests).unwrap().has("ClusterRole"), "no pods are seen");
+}
+
+#[test]
+fn custom_metrics_need_a_port_of_their_own() {
+    let Some(helm) = Helm::new() else { return };
+    for (port, problem) in
+        [("0", "a Service needs a port"), ("30345", "must be another port"), ("8080", "must be another port")]
+    {
+        let values = BUILTIN
+            .replace("provider: builtin", &format!("provider: builtin, builtin: {{listenPort: {port}}}"));
+        let complaint = helm.template(&values).unwrap_err();
+        assert!(complaint.contains(problem), "{port}: {complaint}");
+    }
+}
+
 #[test]
 fn a_changed_value_rolls_the_server_and_nothing_else_does() {
     let Some(helm) = Helm::new() else { return };

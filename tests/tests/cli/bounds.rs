@@ -30,7 +30,7 @@ fn the_example_of_the_guide_enabled_starts_with_a_warning_and_refuses_every_auto
     "#);
     assert_shows!(person.tmsctl("server bounds").done(), @r"
     Image  nvcr.io/nvidia/tritonserver:26.07-py3
-    Models  https://; up to 100.00 GiB each
+    Models  https://; 100.00 GiB each, 200.00 GiB in all
     Lifetime  1m to 7d, 1h by default
     Replicas  up to 10 where fixed, 1 by default
     GPU  nvidia.com/gpu

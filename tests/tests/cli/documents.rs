@@ -7,7 +7,7 @@ use crate::harness::{Person, Place, clean, ended, program};
 const QUICKSTART: &str = include_str!("../../../docs/quickstart.md");
 
 /// Returns the blocks of a document in a language.
-fn blocks<'a>(document: &'a str, language: &str) -> Vec<&'a str> {
+pub fn blocks<'a>(document: &'a str, language: &str) -> Vec<&'a str> {
     let begin = format!("\n```{language}\n");
     document.split(&begin).skip(1).map(|rest| rest.split("```").next().unwrap()).collect()
 }

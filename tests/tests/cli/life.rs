@@ -6,6 +6,19 @@ use crate::assert_shows;
 use crate::harness::{CREATE, Person, Place, VALUES};
 
 #[test]
+fn renewal_by_use_is_turned_off_and_on_where_use_is_observed() {
+    let place = Place::new(VALUES);
+    let server = place.start();
+    let person = server.person();
+    let id = person.tmsctl(&format!("{CREATE} -z")).done();
+    assert!(person.tmsctl(&format!("lease update {id} --no-auto-renew")).done().starts_with("Lease "));
+    let said = person.tmsctl(&format!("lease update {id} --auto-renew"));
+    assert_eq!(said.code, 1, "{}", said.whole());
+    assert!(said.err.contains("(renewal.automatic_renewal @ Update)"), "{}", said.err);
+    assert!(said.err.contains("what becomes of manifests is not observed"), "{}", said.err);
+}
+
+#[test]
 fn a_lease_is_created_followed_changed_renewed_and_released() {
     let place = Place::new(VALUES);
     let server = place.start();
@@ -377,5 +390,5 @@ fn help_can_be_copied_and_names_every_command() {
             assert!(begins || pair[0].ends_with('\\'), "{line}: {}\n{}", pair[0], pair[1]);
         }
     }
-    assert_eq!(seen, 22, "a new command is not looked at here");
+    assert_eq!(seen, 24, "a new command is not looked at here");
 }

@@ -10,4 +10,5 @@ mod harness;
 mod life;
 mod others;
 mod process;
+mod scaling;
 mod tls;

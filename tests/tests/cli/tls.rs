@@ -3,7 +3,7 @@
 use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair};
 
 use crate::assert_shows;
-use crate::harness::{CREATE, Person, Place, Server, VALUES};
+use crate::harness::{CREATE, Person, Place, Server, VALUES, until};
 
 /// An authority that issues certificates into a place.
 struct Authority {
@@ -223,4 +223,36 @@ fn a_server_refuses_to_listen_to_everybody_without_a_certificate() {
       listens on 0.0.0.0 without TLS: everyone on the way can read and change what is said
     exit 0
     ");
+}
+
+#[test]
+fn a_running_server_shows_the_certificate_that_its_files_hold_by_then() {
+    let first = Authority::new();
+    let place = place(&first, "127.0.0.1", "");
+    let server = place.start();
+    let https = format!("https://{}", server.address());
+    let is_believed = |ca: &str| asks(&place, &https, &format!("--ca @{ca}")).ends_with("exit 0");
+    assert!(is_believed("ca.pem"));
+    let ca = place.path("ca.pem").display().to_string();
+    let person = Person::at(&https).with(&format!("--ca {ca}"));
+    let id = person.tmsctl(&format!("{CREATE} -z")).done();
+    let mut watch = person.starts("lease watch");
+    assert!(watch.line().ends_with("WRITTEN"));
+
+    place.write("server.pem", "no certificate");
+    until("the server warns", 30, || {
+        assert!(is_believed("ca.pem"), "the certificate before is shown still");
+        place.log().contains("new files of TLS cannot be used").then_some(())
+    });
+
+    let second = Authority::new();
+    second.issue(&place, "server", &["127.0.0.1"]);
+    place.write("second.pem", &second.certificate);
+    until("the new certificate is shown", 30, || is_believed("second.pem").then_some(()));
+    assert!(!is_believed("ca.pem"));
+
+    // A connection of before lives on: its stream tells what becomes of the lease now.
+    let second = place.path("second.pem").display().to_string();
+    Person::at(&https).with(&format!("--ca {second}")).tmsctl(&format!("lease renew {id}")).done();
+    assert!(watch.line().contains("Renewed"));
 }

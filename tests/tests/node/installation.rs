@@ -72,11 +72,11 @@ impl Installation {
 
     /// Installs TMS anew into a namespace.
     pub fn install(name: &'static str, postgres: Option<InCluster>) -> Option<Self> {
-        Self::install_with(name, postgres, "")
+        Self::install_with(name, postgres, &[])
     }
 
-    /// The same with values that go before those of every installation.
-    pub fn install_with(name: &'static str, postgres: Option<InCluster>, more: &str) -> Option<Self> {
+    /// The same with more flags of helm.
+    pub fn install_with(name: &'static str, postgres: Option<InCluster>, flags: &[&str]) -> Option<Self> {
         let namespace = Namespace::new(name)?;
         let cluster = namespace.cluster;
         cluster.claim(name, "models", "ReadOnlyMany", |folder| {
@@ -94,14 +94,11 @@ impl Installation {
                 postgres.url()
             ));
         }
-        let files = [values.as_str(), more].map(|values| {
-            let file = NamedTempFile::new().expect("a temporary file can be made");
-            std::fs::write(file.path(), values).expect("a file can be written");
-            file
-        });
-        let [all, own] = files.each_ref().map(|file| file.path().to_str().expect("its name is plain"));
-        let install = ["install", "tms", CHART, "--namespace", name, "--wait", "--timeout=120s"];
-        let said = cluster.run("helm", &[&install[..], &["--values", all, "--values", own]].concat());
+        let file = NamedTempFile::new().expect("a temporary file can be made");
+        std::fs::write(file.path(), values).expect("a file can be written");
+        let file = file.path().to_str().expect("its name is plain");
+        let install = ["install", "tms", CHART, "--namespace", name, "--wait", "--timeout=120s", "--values"];
+        let said = cluster.run("helm", &[&install[..], &[file], flags].concat());
         if let Err(complaint) = said {
             let pods = namespace.kubectl(&["describe", "pods"]).unwrap_or_default();
             let logs = namespace.kubectl(&["logs", "deployment/tms"]).unwrap_or_default();
@@ -143,13 +140,18 @@ impl Installation {
 
     /// Returns a client, for a thread inside the cluster's network.
     pub fn client(&self) -> Client<'_> {
+        Client { installation: self, leases: LeaseServiceClient::new(self.channel()) }
+    }
+
+    /// Returns a connection to the server, for a thread inside the cluster's network.
+    pub fn channel(&self) -> Channel {
         let tls = ClientTlsConfig::new()
             .ca_certificate(Certificate::from_pem(&self.authority))
             .domain_name(format!("tms.{}.svc", self.namespace.name));
         let endpoint = Endpoint::from_shared(self.address.clone()).expect("an address");
         let endpoint =
             endpoint.tls_config(tls).expect("an authority").connect_timeout(Duration::from_secs(5));
-        Client { installation: self, leases: LeaseServiceClient::new(endpoint.connect_lazy()) }
+        endpoint.connect_lazy()
     }
 
     /// What the API server refused to the server, for want of rights.

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on ends")]
 
 mod changes;
+mod custom_metrics;
 mod failures;
 mod installation;
 mod leases;

@@ -11,14 +11,14 @@ use crate::installation::{Client, Installation, models};
 use crate::{break_node, use_node};
 
 /// As quick as the Prometheus itself, and as short a window as that allows.
-const QUICK: &str = "
-server:
-  autoscaling: {prometheus: {scrapeInterval: 5s, scrapeTimeout: 4s, window: 20s}}
-";
+const QUICK: [&str; 2] = [
+    "--set",
+    "server.autoscaling.prometheus.scrapeInterval=5s,server.autoscaling.prometheus.scrapeTimeout=4s,server.autoscaling.prometheus.window=20s",
+];
 
 fn installation() -> Option<&'static Installation> {
     static INSTALLATION: OnceLock<Option<Installation>> = OnceLock::new();
-    INSTALLATION.get_or_init(|| Installation::install_with("tms-pipeline", None, QUICK)).as_ref()
+    INSTALLATION.get_or_init(|| Installation::install_with("tms-pipeline", None, &QUICK)).as_ref()
 }
 
 /// Runs a scenario with a lease of two idle Tritons that its queue time may scale.

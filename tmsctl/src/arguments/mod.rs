@@ -7,6 +7,6 @@ mod scaling;
 mod spec;
 mod values;
 
-pub use scaling::ScalingArguments;
-pub use spec::SpecArguments;
+pub use scaling::{ScalingArguments, WishArguments};
+pub use spec::{RenewalArguments, SpecArguments};
 pub use values::{count, duration, key_value, labels, proto_duration};

@@ -18,6 +18,14 @@ pub struct ScalingArguments {
     #[arg(long, conflicts_with = "replicas")]
     enable_autoscaling: bool,
 
+    #[command(flatten)]
+    wishes: WishArguments,
+}
+
+/// What is wished of autoscaling.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Autoscaling options")]
+pub struct WishArguments {
     /// Most replicas [default: the administrator's]
     #[arg(long, value_name = "COUNT", value_parser = values::count, allow_negative_numbers = true)]
     autoscaling_max_replicas: Option<u32>,
@@ -60,7 +68,7 @@ impl ScalingArguments {
     /// Returns the wishes, or nothing where autoscaling is not asked for.
     pub fn into_autoscaling(self) -> Result<Option<Autoscaling>, Failure> {
         if !self.enable_autoscaling {
-            return match self.first_detail() {
+            return match self.wishes.first_detail() {
                 Some(flag) => {
                     Err(Failure::usage(format!("{flag} means nothing without --enable-autoscaling"))
                         .hint("add --enable-autoscaling"))
@@ -68,6 +76,13 @@ impl ScalingArguments {
                 None => Ok(None),
             };
         }
+        self.wishes.into_autoscaling().map(Some)
+    }
+}
+
+impl WishArguments {
+    /// Returns the wishes.
+    pub fn into_autoscaling(self) -> Result<Autoscaling, Failure> {
         let behavior = self.autoscaling_behavior_file.as_deref().map(read_behavior).transpose()?;
         let metrics: BTreeMap<String, Metric> = [
             ("cpuUtilization", self.autoscaling_cpu_utilization),
@@ -79,15 +94,16 @@ impl ScalingArguments {
         .into_iter()
         .filter_map(|(name, metric)| Some((name.to_owned(), metric?)))
         .collect();
-        Ok(Some(Autoscaling {
+        Ok(Autoscaling {
             min_replicas: self.autoscaling_min_replicas,
             max_replicas: self.autoscaling_max_replicas,
             metrics,
             behavior,
-        }))
+        })
     }
 
-    fn first_detail(&self) -> Option<&'static str> {
+    /// Returns the first flag that is given.
+    pub fn first_detail(&self) -> Option<&'static str> {
         [
             ("--autoscaling-max-replicas", self.autoscaling_max_replicas.is_some()),
             ("--autoscaling-min-replicas", self.autoscaling_min_replicas.is_some()),

@@ -43,7 +43,7 @@ pub struct SpecArguments {
 /// How use renews the lease.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Automatic renewal options")]
-struct RenewalArguments {
+pub struct RenewalArguments {
     /// Keep the lease alive while it is used, up to the administrator's longest lifetime
     #[arg(long)]
     auto_renew: bool,
@@ -114,7 +114,8 @@ impl SpecArguments {
 }
 
 impl RenewalArguments {
-    fn into_automatic_renewal(self) -> Result<Option<AutomaticRenewal>, Failure> {
+    /// Returns how use is to renew the lease, if that is asked for.
+    pub fn into_automatic_renewal(self) -> Result<Option<AutomaticRenewal>, Failure> {
         if !self.auto_renew && self.idle_window.is_some() {
             return Err(Failure::usage(
                 "--idle-window says how use renews the lease, which is not asked for",

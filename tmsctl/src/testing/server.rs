@@ -6,9 +6,10 @@ use std::sync::{Arc, Mutex};
 
 use tms_proto::v1::lease_service_server::{LeaseService, LeaseServiceServer};
 use tms_proto::v1::{
-    AcquireRequest, AcquireResponse, ListRequest, ListResponse, PlanRequest, PlanResponse, ReleaseRequest,
-    ReleaseResponse, RenewRequest, RenewResponse, StatusRequest, StatusResponse, UpdateRequest,
-    UpdateResponse, WatchRequest, WatchResponse,
+    AcquireRequest, AcquireResponse, ExplainRequest, ExplainResponse, ListRequest, ListResponse, PlanRequest,
+    PlanResponse, ReleaseRequest, ReleaseResponse, RenewRequest, RenewResponse, SimulateRequest,
+    SimulateResponse, StatusRequest, StatusResponse, UpdateRequest, UpdateResponse, WatchRequest,
+    WatchResponse,
 };
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::broadcast;
@@ -145,6 +146,14 @@ impl LeaseService for FakeServer {
     }
 
     async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
+        Err(Status::unimplemented("not in the script"))
+    }
+
+    async fn explain(&self, _: Request<ExplainRequest>) -> Result<Response<ExplainResponse>, Status> {
+        Err(Status::unimplemented("not in the script"))
+    }
+
+    async fn simulate(&self, _: Request<SimulateRequest>) -> Result<Response<SimulateResponse>, Status> {
         Err(Status::unimplemented("not in the script"))
     }
 

@@ -10,6 +10,8 @@ use super::{Refused, UnpackError, name};
 
 /// Most links of an archive.
 pub const MOST: usize = 10_000;
+/// What is wrong with a link that leaves the model.
+const LEADS_OUT: &str = "leads out of the model's directory";
 /// Most bytes of their names and targets.
 pub const MOST_BYTES: usize = 4 << 20;
 
@@ -67,7 +69,7 @@ impl Links {
         for (at, target) in &self.symbolic {
             let problem = match fs::canonicalize(root.join(at)) {
                 Ok(end) if end.starts_with(&model) => continue,
-                Ok(_) => "leads out of the model's directory",
+                Ok(_) => LEADS_OUT,
                 Err(_) => "leads nowhere",
             };
             return Err(link(at, target.as_bytes(), problem).into());
@@ -82,6 +84,11 @@ impl Links {
         }
         Ok(())
     }
+}
+
+/// Returns the refusal of a link that leaves the model's directory.
+pub fn leads_out(at: &Path, target: &Path) -> Refused {
+    link(at, target.as_os_str().as_encoded_bytes(), LEADS_OUT)
 }
 
 fn made(at: &Path, outcome: io::Result<()>) -> Result<(), UnpackError> {

@@ -16,6 +16,8 @@ use std::path::Path;
 
 pub use tree::Tree;
 
+use super::inside;
+
 /// How large an archive may be.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
@@ -79,6 +81,9 @@ pub enum Refused {
         /// The bound.
         most: u64,
     },
+    /// Too much to remember.
+    #[error("the archive has directories whose paths are longer than {} bytes together", inside::MOST_BYTES)]
+    LongPaths,
     /// Too many links.
     #[error(
         "the archive has more links than the agent takes: at most {} with {} bytes of names",

@@ -265,6 +265,8 @@ fn hostile_archives_are_refused_with_a_reason_and_write_nothing_outside() {
             "links that leave together",
             tar(&[inside(), link("1/root", ".."), link("out", "1/root/../neighbour")]),
         ),
+        ("link by the archive's own name", tar(&[file("m/1/x", "x"), link("m/1/up", "../../m/1/x")])),
+        ("link that leaves and comes back", tar(&[inside(), link("1/up", "../../model/1/x")])),
         ("write through a link", tar(&[link("1", "../neighbour"), file("1/secret", "taken")])),
         ("file over a link", tar(&[inside(), link("1/y", "x"), file("1/y", "x")])),
         ("link in a zip", zip(&[inside(), link("1/up", "../../neighbour/secret")])),
@@ -316,6 +318,8 @@ fn hostile_archives_are_refused_with_a_reason_and_write_nothing_outside() {
     link to nothing: the archive has a link "1/none" to "nowhere", which leads nowhere: only links to files inside the model are taken
     link to itself: the archive has a link "1/loop" to "loop", which leads nowhere: only links to files inside the model are taken
     links that leave together: the archive has a link "out" to "1/root/../neighbour", which leads out of the model's directory: only links to files inside the model are taken
+    link by the archive's own name: the archive has a link "1/up" to "../../m/1/x", which leads out of the model's directory: only links to files inside the model are taken
+    link that leaves and comes back: the archive has a link "1/up" to "../../model/1/x", which leads out of the model's directory: only links to files inside the model are taken
     write through a link: the archive has "1" twice, as entries of different kinds
     file over a link: the archive has "1/y" twice, as entries of different kinds
     link in a zip: the archive has a link "1/up" to "../../neighbour/secret", which leads out of the model's directory: only links to files inside the model are taken

@@ -9,8 +9,9 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use super::links::Links;
+use super::links::{self, Links};
 use super::{Bounds, Refused, UnpackError, name, read_error};
+use crate::agent::inside::{Bound, Leak};
 use crate::agent::model;
 
 /// Bytes that are copied at once.
@@ -100,10 +101,23 @@ impl Tree {
         let inner = only_directory(&self.root).map_err(UnpackError::Files)?;
         let model = inner.as_deref().unwrap_or(&self.root);
         self.links.verify(&self.root, model)?;
-        match &inner {
-            Some(inner) => raise(inner, &self.root).map_err(UnpackError::Files),
-            None => Ok(()),
+        if let Some(inner) = &inner {
+            raise(inner, &self.root).map_err(UnpackError::Files)?;
         }
+        self.verify()
+    }
+
+    /// Looks at what stands in the end, wherever it is moved to: no link may leave the model's directory, not even on a way
+    /// back into it, which held only while it had the name that it had in the archive.
+    fn verify(&self) -> Result<(), UnpackError> {
+        let root = fs::canonicalize(&self.root).map_err(UnpackError::Files)?;
+        let bound = Bound { path: &root, name: "the model's directory", most_entries: self.bounds.entries };
+        bound.check(&root).map_err(|leak| match leak {
+            Leak::Out { link, target, .. } => links::leads_out(&link, &target).into(),
+            Leak::TooMany(most) => Refused::TooManyEntries { most }.into(),
+            Leak::TooLong => Refused::LongPaths.into(),
+            Leak::Files(error) => UnpackError::Files(error),
+        })
     }
 
     /// Returns the path that a name means, with the directories above it made.

@@ -10,6 +10,7 @@ use hyper::{Response, StatusCode};
 use super::Order;
 use super::hop::Hop;
 use crate::agent::fault::Fault;
+use crate::agent::room::Room;
 use crate::clock;
 
 /// What comes now.
@@ -71,7 +72,7 @@ pub fn found<B>(
         status => return Err(refusal(status, headers, order, hop)),
     };
     match transfer.total {
-        Some(total) if total > order.maximum_bytes => Err(too_large(order.maximum_bytes)),
+        Some(total) if total > order.room.bytes() => Err(too_large(&order.room)),
         _ => Ok(transfer),
     }
 }
@@ -97,10 +98,8 @@ fn differ<T: PartialEq>(one: Option<T>, other: Option<T>) -> bool {
 }
 
 /// Returns the fault of a file that is larger than is allowed.
-pub fn too_large(maximum: u64) -> Fault {
-    Fault::permanent(format!(
-        "the file is larger than {maximum} bytes (server.modelRepositories.maximumSize)"
-    ))
+pub fn too_large(room: &Room) -> Fault {
+    Fault::permanent(format!("the file is larger than {room}"))
 }
 
 /// Whether the answer says that what has come cannot be gone on with.
@@ -172,10 +171,12 @@ mod tests {
         let ModelUri::Http(uri) = ModelUri::parse("https://h/x?secret").unwrap() else {
             panic!("it is an address")
         };
-        let order = Order { uri: &uri, authorization: None, allow_http: false, maximum_bytes: 100 };
+        let order =
+            Order { uri: &uri, authorization: None, allow_http: false, room: Room::new(100, u64::MAX) };
         let secret = ("s", HeaderValue::from_static("Bearer hush"));
         let trusted = Order { authorization: Some(secret), ..order };
-        let order = Order { uri: &uri, authorization: None, allow_http: false, maximum_bytes: 100 };
+        let order =
+            Order { uri: &uri, authorization: None, allow_http: false, room: Room::new(100, u64::MAX) };
         let hop = Hop::first(&order).unwrap();
         let line = |status: u16, header: (&'static str, &str), order: &Order<'_>, written| {
             let response = Response::builder().status(status).header(header.0, header.1).body(()).unwrap();
@@ -227,7 +228,8 @@ mod tests {
     #[test]
     fn the_rest_of_another_file_is_not_gone_on_with() {
         let ModelUri::Http(uri) = ModelUri::parse("https://h/x").unwrap() else { panic!("it is an address") };
-        let order = Order { uri: &uri, authorization: None, allow_http: false, maximum_bytes: 100 };
+        let order =
+            Order { uri: &uri, authorization: None, allow_http: false, room: Room::new(100, u64::MAX) };
         let hop = Hop::first(&order).unwrap();
         let outcome = |validator: &'static str, header: (&'static str, &str), total: &str| {
             let validator = Some(HeaderValue::from_static(validator));

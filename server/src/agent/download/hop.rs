@@ -80,6 +80,7 @@ fn keeps_trust(from: &Url, to: &Url) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::agent::room::Room;
     use crate::domain::uri::{HttpUri, ModelUri};
 
     fn uri(text: &str) -> HttpUri {
@@ -91,7 +92,7 @@ mod tests {
 
     fn redirected(from: &str, location: &str, allow_http: bool) -> String {
         let uri = uri(from);
-        let order = Order { uri: &uri, authorization: None, allow_http, maximum_bytes: 1 };
+        let order = Order { uri: &uri, authorization: None, allow_http, room: Room::new(1, 1) };
         let response = Response::builder().header(LOCATION, location).body(()).unwrap();
         match Hop::first(&order).and_then(|hop| hop.next(&response, &order)) {
             Ok(hop) => format!("{} {}", hop.url, if hop.is_trusted { "with credentials" } else { "without" }),
@@ -135,7 +136,7 @@ mod tests {
     #[test]
     fn redirects_are_bounded_and_lost_trust_stays_lost() {
         let uri = uri("https://a/x");
-        let order = Order { uri: &uri, authorization: None, allow_http: false, maximum_bytes: 1 };
+        let order = Order { uri: &uri, authorization: None, allow_http: false, room: Room::new(1, 1) };
         let to = |location: &str| Response::builder().header(LOCATION, location).body(()).unwrap();
         let hop = Hop::first(&order).unwrap().next(&to("https://b/x"), &order).unwrap();
         let mut hop = hop.next(&to("https://a/x"), &order).unwrap();

@@ -24,7 +24,9 @@ use tokio::time::timeout;
 
 use self::answer::{Found, Known, Transfer};
 use self::hop::Hop;
-use super::fault::{Fault, chain};
+use super::fault::Fault;
+use super::room::Room;
+use crate::chain::chain;
 use crate::domain::uri::HttpUri;
 
 /// Time to connect.
@@ -61,7 +63,7 @@ pub struct Order<'a> {
     /// Whether a redirect may lead to `http://`.
     pub allow_http: bool,
     /// Most bytes.
-    pub maximum_bytes: u64,
+    pub room: Room,
 }
 
 /// What has come of a file.
@@ -226,8 +228,8 @@ async fn receive(
             Err(_) => return Err(cut_off(partial, "nothing came for 30 s")),
         };
         let Ok(bytes) = frame.into_data() else { continue };
-        if partial.known.written + bytes.len() as u64 > order.maximum_bytes {
-            return Err(answer::too_large(order.maximum_bytes));
+        if partial.known.written + bytes.len() as u64 > order.room.bytes() {
+            return Err(answer::too_large(&order.room));
         }
         partial.append(&bytes).await.map_err(disk)?;
         tell(Came { now: partial.known.written - start, bytes: partial.known.written, total });

@@ -7,6 +7,7 @@ use kube::core::GroupVersionKind;
 use serde_json::{Value, json};
 
 use super::cache::Subject;
+use super::calls::is_invalid;
 use super::live::Stamp;
 use super::{FIELD_MANAGER, Kubernetes};
 use crate::cluster::ActError;
@@ -18,7 +19,7 @@ const HANDOVER_MANAGER: &str = "tms-replicas-handover";
 
 /// An apply that names this version succeeds only where there is no object yet: no object has it, and the API server
 /// ignores it on creation.
-const NO_OBJECT_YET: &str = "1";
+pub(super) const NO_OBJECT_YET: &str = "1";
 
 impl Kubernetes {
     /// Makes the objects of `lease` those of the plan.
@@ -97,9 +98,16 @@ impl Kubernetes {
         let what = format!("{} {name}", object.kind.as_str());
         let api = self.api(object.kind);
         let patch = Patch::Apply(&object.body);
-        let answer = self.calls.make(&what, api.patch(&name, &params, &patch)).await;
-        match answer {
-            Ok(applied) => {
+        let call = async {
+            match api.patch(&name, &params, &patch).await {
+                Err(kube::Error::Api(status)) if is_invalid(&status) => Ok(Err(status.message.clone())),
+                Ok(applied) => Ok(Ok(applied)),
+                Err(error) => Err(error),
+            }
+        };
+        match self.calls.make(&what, call).await {
+            Ok(Err(message)) => Err(ActError::Invalid { kind: object.kind, name, message }),
+            Ok(Ok(applied)) => {
                 let stamp = Stamp::read(&applied);
                 self.cache.keep_applied(lease.id, planned, applied);
                 Ok(stamp)

@@ -2,19 +2,26 @@
 //! that two hashes say whether anything has changed, so that leases at rest cost little memory and no comparison.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use kube::api::{DynamicObject, TypeMeta};
 use serde_json::Value;
 
+use super::autoscaler;
 use super::live::{DeploymentStatus, Stamp};
-use super::pods::{Agent, Pods};
+use super::pods::{Agent, Measurable, Pods};
+use super::substance::hash_of;
+use crate::clock::{stopwatch, system_now};
+use crate::domain::autoscaler::record::{Record, Status};
 use crate::domain::lease::{Lease, LeaseId, ModelReport, Replicas};
 use crate::domain::observed::{Objects, Observed};
 use crate::domain::plan::{self, INSTALLATION_LABEL, Kind, LEASE_LABEL, Object, Plan};
+
+/// No answer to a call comes later than this.
+const LATEST_ANSWER: Duration = Duration::from_secs(5 * 60);
 
 /// What the watches have shown.
 pub(super) struct Cache {
@@ -28,8 +35,12 @@ struct Seen {
     objects: BTreeMap<Kind, Live>,
     pods: Pods,
     deployment: DeploymentStatus,
+    /// What its autoscaler said, as long as there is one.
+    autoscaler: Option<Record>,
     /// The objects deleted last, as they were then, so that a late answer does not bring one back.
     gone: BTreeMap<Kind, Stamp>,
+    /// When the last of them was.
+    gone_at: Option<Instant>,
 }
 
 /// One object as it was seen.
@@ -142,6 +153,19 @@ impl Cache {
         }
     }
 
+    /// Forgets the leases of which nothing is left and no answer is under way any more. A server that takes no passes hears
+    /// of none that is closed.
+    pub fn tidy(&self, now: Instant) {
+        let is_late = |seen: &Seen| seen.gone_at.is_none_or(|at| now.duration_since(at) > LATEST_ANSWER);
+        let is_empty = |seen: &Seen| seen.objects.is_empty() && seen.pods.is_empty();
+        self.lock().retain(|_, seen| !(is_empty(seen) && is_late(seen)));
+    }
+
+    /// Forgets what agents have told, since somebody else may have asked them meanwhile.
+    pub fn forget_models(&self) {
+        self.lock().values_mut().for_each(|seen| seen.pods.forget_models());
+    }
+
     /// Returns the keys of everything that a watch of a subject sees, to be compared with a new list.
     pub fn keys(&self, subject: Subject) -> BTreeSet<Key> {
         let leases = self.lock();
@@ -191,9 +215,26 @@ impl Cache {
         }
     }
 
+    /// Returns what was seen of the autoscaler of a lease, its replicas, and what keeps pods from becoming ready.
+    pub fn autoscaler(&self, id: LeaseId) -> (Option<Record>, Replicas, Vec<String>) {
+        let leases = self.lock();
+        let Some(seen) = leases.get(&id) else { return Default::default() };
+        let troubles: BTreeSet<_> =
+            seen.pods.seen().into_iter().filter_map(|pod| pod.trouble).map(|it| it.sentence()).collect();
+        let fault = seen.deployment.fault.clone();
+        let record = seen.autoscaler.clone();
+        (record, seen.deployment.replicas, fault.into_iter().chain(troubles).collect())
+    }
+
     /// Returns the agent of a pod that is not ready yet, if it can be asked.
     pub fn agent(&self, (id, _, name): &Key) -> Option<Agent> {
         self.lock().get(id)?.pods.agent(name)
+    }
+
+    /// Returns how many bytes of its first model the agent of a pod has told.
+    #[cfg(test)]
+    pub fn downloaded(&self, (id, _, name): &Key) -> Option<u64> {
+        self.lock().get(id)?.pods.downloaded(name)
     }
 
     /// Keeps what the agent of a pod tells of its models, and returns whether a pass should look at its lease.
@@ -205,6 +246,16 @@ impl Cache {
     /// Returns the UID of each pod of a lease, and where it is reached if it serves.
     pub fn serving(&self, id: LeaseId) -> Vec<(String, Option<IpAddr>)> {
         self.lock().get(&id).map(|seen| seen.pods.serving()).unwrap_or_default()
+    }
+
+    /// Shows the pods of every lease of which an autoscaler was seen.
+    pub fn show_scaling(&self, mut show: impl FnMut(LeaseId, Measurable<'_>)) {
+        let leases = self.lock();
+        let scaling =
+            leases.iter().filter(|(_, seen)| seen.objects.contains_key(&Kind::HorizontalPodAutoscaler));
+        for (id, seen) in scaling {
+            seen.pods.measurable().for_each(|pod| show(*id, pod));
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<LeaseId, Seen>> {
@@ -224,6 +275,12 @@ impl Seen {
         if known.is_some_and(|known| known.stamp.is_newer_than(&stamp)) {
             return false;
         }
+        if kind == Kind::HorizontalPodAutoscaler
+            && let Some(status) = autoscaler::read(&object)
+        {
+            self.note_autoscaler(status, system_now());
+        }
+        let known = self.objects.get(&kind);
         let status = (kind == Kind::Deployment).then(|| DeploymentStatus::read(&object, &stamp));
         object.metadata.managed_fields = None;
         // Items of a list come without their type.
@@ -255,6 +312,14 @@ impl Seen {
         !is_same || has_status_news
     }
 
+    /// Keeps what an autoscaler says. No pass needs it: its replicas are seen at the Deployment.
+    fn note_autoscaler(&mut self, status: Status, now: Timestamp) {
+        match &mut self.autoscaler {
+            Some(record) => record.note(status, now),
+            None => self.autoscaler = Some(Record::begin(status, now)),
+        }
+    }
+
     fn forget_object(&mut self, kind: Kind, gone: Option<&Stamp>) {
         let Some(live) = self.objects.get(&kind) else { return };
         if gone.is_some_and(|gone| gone.uid != live.stamp.uid) {
@@ -262,10 +327,14 @@ impl Seen {
         }
         if let Some(gone) = gone {
             self.gone.insert(kind, gone.clone());
+            self.gone_at = Some(stopwatch());
         }
         self.objects.remove(&kind);
         if kind == Kind::Deployment {
             self.deployment = DeploymentStatus::default();
+        }
+        if kind == Kind::HorizontalPodAutoscaler {
+            self.autoscaler = None;
         }
     }
 
@@ -336,37 +405,6 @@ impl Content {
     }
 }
 
-/// Returns a hash of what people and controllers may want of an object: not of its status and bookkeeping.
-trait Substance {
-    fn feed(&self, hasher: &mut DefaultHasher);
-}
-
-impl Substance for DynamicObject {
-    fn feed(&self, hasher: &mut DefaultHasher) {
-        self.metadata.labels.hash(hasher);
-        self.metadata.annotations.hash(hasher);
-        for owner in self.metadata.owner_references.iter().flatten() {
-            owner.uid.hash(hasher);
-        }
-        for (key, value) in self.data.as_object().into_iter().flatten().filter(|(key, _)| *key != "status") {
-            key.hash(hasher);
-            value.feed(hasher);
-        }
-    }
-}
-
-impl Substance for Value {
-    fn feed(&self, hasher: &mut DefaultHasher) {
-        self.hash(hasher);
-    }
-}
-
-fn hash_of(substance: &impl Substance) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    substance.feed(&mut hasher);
-    hasher.finish()
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -424,6 +462,19 @@ mod tests {
         cache.forget(&key, Some(&Stamp::read(&plain)));
         assert_eq!(cache.kinds(id), [Kind::HeadlessService]);
         assert!(cache.key(watched, &service(format!("{}-other", id.object_name()))).is_none());
+    }
+
+    #[test]
+    fn nothing_is_kept_of_a_lease_that_is_gone_once_no_late_answer_can_bring_it_back() {
+        let (cache, id, other) = (Cache::new("tms"), LeaseId::random(), LeaseId::random());
+        cache.keep(KEPT, deployment(other, 8, 1)).expect("it is ours");
+        let (key, _) = cache.keep(KEPT, deployment(id, 8, 1)).expect("it is ours");
+        cache.forget(&key, Some(&Stamp::read(&deployment(id, 9, 1))));
+        let kept = || cache.lock().keys().copied().collect::<BTreeSet<_>>();
+        cache.tidy(stopwatch());
+        assert_eq!(kept(), BTreeSet::from([id, other]), "an answer may be late");
+        cache.tidy(stopwatch() + LATEST_ANSWER + Duration::from_secs(1));
+        assert_eq!(kept(), BTreeSet::from([other]));
     }
 
     #[test]

@@ -98,11 +98,9 @@ impl Calls {
 
     fn explain_status(&self, object: &str, status: &Status) -> ActError {
         let object = object.to_owned();
-        // An apply that names the UID of an object that was replaced meanwhile is answered with 422.
-        let is_other_uid = status.code == 422 && status.message.contains("metadata.uid");
         match status.code {
             409 => ActError::Conflict { object },
-            _ if is_other_uid => ActError::Conflict { object },
+            _ if is_of_another(status) => ActError::Conflict { object },
             429 => {
                 let seconds = status.details.as_ref().map_or(1, |details| details.retry_after_seconds.max(1));
                 let retry_after = Duration::from_secs(seconds.into());
@@ -111,10 +109,19 @@ impl Calls {
                 ActError::Busy { retry_after }
             }
             502..=504 => ActError::Away(Some(status.message.clone())),
-            422 => ActError::Invalid { object, message: status.message.clone() },
             _ => ActError::Refused { object, message: status.message.clone() },
         }
     }
+}
+
+/// Whether the API server will never take an object as it is.
+pub(super) fn is_invalid(status: &Status) -> bool {
+    status.code == 422 && !is_of_another(status)
+}
+
+/// Whether an apply names the UID of an object that was replaced meanwhile, which is answered with 422 too.
+fn is_of_another(status: &Status) -> bool {
+    status.code == 422 && status.message.contains("metadata.uid")
 }
 
 fn a_second_before(moment: Instant) -> Instant {

@@ -2,6 +2,7 @@
 
 use kube::Client;
 
+use super::aggregation::GROUP;
 use super::calls::Calls;
 use crate::cluster::ActError;
 use crate::domain::capabilities::Capabilities;
@@ -18,8 +19,9 @@ pub(super) async fn discover(client: &Client, calls: &Calls) -> Result<Capabilit
         pod_monitor: monitoring.iter().any(|kind| kind == "PodMonitor"),
         prometheus_rule: monitoring.iter().any(|kind| kind == "PrometheusRule"),
         scaled_object: keda.iter().any(|kind| kind == "ScaledObject"),
-        custom_metrics: has_group("custom.metrics.k8s.io"),
+        custom_metrics: has_group(GROUP),
         resource_metrics: has_group("metrics.k8s.io"),
+        custom_metrics_service: None,
     })
 }
 

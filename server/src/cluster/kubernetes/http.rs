@@ -14,6 +14,11 @@ use tokio::net::TcpStream;
 /// Longest time in which a pod takes up a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Longest time in which a pod tells its answer, once it has begun.
+const READ_TIMEOUT: Duration = Duration::from_secs(5);
+/// Most bytes that a connection holds before somebody reads them.
+const BUFFER: usize = 32 * 1024;
+
 /// A pod did not answer as it should.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum GetError {
@@ -35,23 +40,32 @@ pub(super) enum GetError {
 }
 
 /// Returns what the address answers to a GET of `path`, which takes at most `timeout` in all and has at most `largest` bytes.
-pub(super) async fn get(
+/// Once the answer begins, it is read when `turn` has come, and whatever `turn` gives is held meanwhile.
+pub(super) async fn get<T>(
     address: SocketAddr,
     path: &str,
     timeout: Duration,
     largest: usize,
+    turn: impl Future<Output = T>,
 ) -> Result<Bytes, GetError> {
     let answer = async {
         let connect = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address));
         let stream = connect.await.map_err(|_| GetError::Late(CONNECT_TIMEOUT))?;
         let stream = stream.map_err(|error| GetError::Connect(address, error))?;
-        ask(stream, address, path, largest).await
+        ask(stream, address, path, largest, turn).await
     };
     tokio::time::timeout(timeout, answer).await.map_err(|_| GetError::Late(timeout))?
 }
 
-async fn ask(stream: TcpStream, address: SocketAddr, path: &str, largest: usize) -> Result<Bytes, GetError> {
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+async fn ask<T>(
+    stream: TcpStream,
+    address: SocketAddr,
+    path: &str,
+    largest: usize,
+    turn: impl Future<Output = T>,
+) -> Result<Bytes, GetError> {
+    let (mut sender, connection) =
+        http1::Builder::new().max_buf_size(BUFFER).handshake(TokioIo::new(stream)).await?;
     let request = Request::get(path)
         .header(header::HOST, address.to_string())
         .header(header::CONNECTION, "close")
@@ -62,7 +76,9 @@ async fn ask(stream: TcpStream, address: SocketAddr, path: &str, largest: usize)
         if answer.status() != StatusCode::OK {
             return Err(GetError::Refused(answer.status()));
         }
-        let body = Limited::new(answer.into_body(), largest).collect().await;
+        let _turn = turn.await;
+        let body = tokio::time::timeout(READ_TIMEOUT, Limited::new(answer.into_body(), largest).collect());
+        let body = body.await.map_err(|_| GetError::Late(READ_TIMEOUT))?;
         Ok(body.map_err(|error| GetError::Body(error.to_string()))?.to_bytes())
     };
     let mut answer = std::pin::pin!(answer);
@@ -75,6 +91,8 @@ async fn ask(stream: TcpStream, address: SocketAddr, path: &str, largest: usize)
 
 #[cfg(test)]
 mod tests {
+    use std::future::ready;
+
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
@@ -94,7 +112,7 @@ mod tests {
                 std::future::pending::<()>().await;
             }
         };
-        let asked = get(address, "/status", Duration::from_millis(500), 10);
+        let asked = get(address, "/status", Duration::from_millis(500), 10, ready(()));
         let served = async {
             server.await;
             std::future::pending::<()>().await;
@@ -129,7 +147,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         drop(listener);
-        let error = get(address, "/", Duration::from_secs(5), 10).await.unwrap_err();
+        let error = get(address, "/", Duration::from_secs(5), 10, ready(())).await.unwrap_err();
         assert_eq!(error.to_string(), format!("cannot connect to {address}"));
     }
 }

@@ -1,14 +1,20 @@
 //! A cluster behind a Kubernetes API server: watches keep a cache, applies and deletes change what there is.
 
+pub mod aggregation;
 mod announce;
 mod apply;
+mod autoscaler;
 mod cache;
 mod calls;
 mod discovery;
+mod exposition;
 mod http;
+mod inspect;
 mod live;
 mod pods;
 mod progress;
+pub mod samples;
+mod substance;
 mod usage;
 mod watch;
 
@@ -31,7 +37,9 @@ pub use self::calls::Limits;
 use self::progress::Followers;
 use self::watch::Listed;
 pub use self::watch::Wake;
-use super::{Act, ActError, Measure, Observe, Sight};
+use super::{Act, ActError, Inspect, Measure, Observe, ScalingPod, Show, Sight};
+use crate::clock::stopwatch;
+use crate::domain::autoscaler::explanation::Evidence;
 use crate::domain::capabilities::Capabilities;
 use crate::domain::lease::{Happening, Lease, LeaseId};
 use crate::domain::observed::Observed;
@@ -83,6 +91,8 @@ pub struct Kubernetes {
     looks: Semaphore,
     announcer: Announcer,
     capabilities: signal::Sender<Capabilities>,
+    /// Who serves custom.metrics.k8s.io, where that was looked at.
+    custom_metrics_service: Arc<Mutex<Option<String>>>,
     wake: Wake,
     /// Why it is not known what the cluster serves.
     undiscovered: Mutex<Option<String>>,
@@ -134,6 +144,7 @@ impl Kubernetes {
             installation: options.installation,
             calls,
             capabilities: signal::Sender::new(Capabilities::unknown()),
+            custom_metrics_service: Arc::default(),
             wake,
             undiscovered: Mutex::default(),
             watches: Mutex::default(),
@@ -231,13 +242,33 @@ impl Observe for Kubernetes {
     }
 
     fn capabilities(&self) -> Capabilities {
-        self.capabilities.borrow().clone()
+        let custom_metrics_service =
+            self.custom_metrics_service.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Capabilities { custom_metrics_service, ..self.capabilities.borrow().clone() }
+    }
+}
+
+impl Show for Kubernetes {
+    fn show_scaling(&self, show: &mut dyn FnMut(ScalingPod<'_>)) {
+        self.cache.show_scaling(|lease, pod| {
+            show(ScalingPod { lease, name: pod.name, uid: pod.uid, labels: pod.labels });
+        });
     }
 }
 
 impl Measure for Kubernetes {
     fn served(&self, id: LeaseId) -> BoxFuture<'_, Vec<Served>> {
         Box::pin(self.ask_served(id))
+    }
+
+    fn follow_progress(&self, is_wanted: bool) {
+        self.followers.follow(is_wanted);
+    }
+}
+
+impl Inspect for Kubernetes {
+    fn autoscaler<'a>(&'a self, lease: &'a Lease) -> BoxFuture<'a, Option<Evidence>> {
+        Box::pin(async { Some(self.inspect_autoscaler(lease).await) })
     }
 }
 
@@ -261,6 +292,7 @@ impl Act for Kubernetes {
 
     fn refresh(&self) -> BoxFuture<'_, Result<bool, ActError>> {
         Box::pin(async {
+            self.cache.tidy(stopwatch());
             let found = discovery::discover(&self.client, &self.calls).await;
             let trouble = found.as_ref().err().map(ToString::to_string);
             *self.undiscovered.lock().unwrap_or_else(PoisonError::into_inner) = trouble;

@@ -24,6 +24,18 @@ struct Known {
     address: Option<IpAddr>,
     /// Whether its agent runs.
     has_agent: bool,
+    /// Whether its Triton runs, ready or not.
+    has_triton: bool,
+    labels: BTreeMap<String, String>,
+}
+
+/// A pod as it is seen by whoever measures it.
+pub(super) struct Measurable<'a> {
+    pub name: &'a str,
+    pub uid: &'a str,
+    pub labels: &'a BTreeMap<String, String>,
+    /// Where its Triton is reached, while that runs.
+    pub address: Option<IpAddr>,
 }
 
 /// The agent of a pod that is not ready yet.
@@ -66,7 +78,7 @@ impl Pods {
         if pod.seen.start.loaded_at.is_none() && are_ready(&told) {
             pod.seen.start.loaded_at = Some(now);
         }
-        let known = |model: &ModelReport| pod.seen.models.iter().find(|known| known.name == model.name);
+        let known = |model: &ModelReport| pod.seen.told().iter().find(|known| known.name == model.name);
         let models: Vec<_> = told
             .into_iter()
             .map(|model| match known(&model) {
@@ -74,9 +86,15 @@ impl Pods {
                 None => model,
             })
             .collect();
+        let models = Some(models);
         let is_news = pod.seen.models != models;
         pod.seen.models = models;
         is_news
+    }
+
+    /// Forgets what agents have told of their models.
+    pub fn forget_models(&mut self) {
+        self.0.values_mut().for_each(|pod| pod.seen.models = None);
     }
 
     /// Returns the agent of a pod that is not ready yet, if it can be asked.
@@ -91,8 +109,23 @@ impl Pods {
         self.0.values().map(|pod| (pod.uid.clone(), address(pod))).collect()
     }
 
+    /// Returns every pod for those who measure it.
+    pub fn measurable(&self) -> impl Iterator<Item = Measurable<'_>> {
+        self.0.iter().map(|(name, pod)| Measurable {
+            name,
+            uid: &pod.uid,
+            labels: &pod.labels,
+            address: pod.address.filter(|_| pod.has_triton),
+        })
+    }
+
     pub fn seen(&self) -> Vec<PodSeen> {
         self.0.values().map(|pod| pod.seen.clone()).collect()
+    }
+
+    #[cfg(test)]
+    pub fn downloaded(&self, name: &str) -> Option<u64> {
+        self.0.get(name)?.seen.told().first()?.downloaded_bytes
     }
 
     pub fn names(&self) -> impl Iterator<Item = &String> {
@@ -128,10 +161,12 @@ fn read(object: DynamicObject) -> Option<Known> {
     // What ended a container before does not matter to one that serves again.
     let trouble = if is_ready { None } else { trouble(&status) };
     Some(Known {
-        seen: PodSeen { is_running, is_ready, trouble, models: Vec::new(), start },
+        seen: PodSeen { is_running, is_ready, trouble, models: None, start },
         uid: pod.metadata.uid.unwrap_or_default(),
         address: status.pod_ip.as_deref().and_then(|address| address.parse().ok()),
         has_agent: status.init_container_statuses.iter().flatten().any(runs),
+        has_triton: status.container_statuses.iter().flatten().any(runs),
+        labels: pod.metadata.labels.unwrap_or_default(),
     })
 }
 
@@ -278,7 +313,7 @@ mod tests {
         assert!(!pods.keep("a", pod("1", false)), "the same pod, and its models are still known");
         pods.keep("a", pod("1", true));
         let seen = pods.seen().remove(0);
-        assert_eq!(seen.models, []);
+        assert_eq!(seen.models, None);
         let start =
             [seen.start.scheduled_at, seen.start.fetched_at, seen.start.loaded_at, seen.start.ready_at];
         let second = |second: i64| Some(at(1_767_225_600 + second));
@@ -289,7 +324,7 @@ mod tests {
             !pods.keep_models("a", &agent, model(ModelState::Ready), at(8)),
             "the agent of the former pod"
         );
-        assert_eq!(pods.seen()[0].models, []);
+        assert_eq!(pods.seen()[0].models, None);
     }
 
     /// A pod that is not ready, with a container that ended like an agent and runs again.

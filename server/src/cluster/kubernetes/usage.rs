@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use futures::future::join_all;
 
+use super::exposition::samples;
 use super::{Kubernetes, http};
+use crate::domain::autoscaler::recording::Family;
 use crate::domain::lease::LeaseId;
 use crate::domain::plan::TRITON_METRICS;
 use crate::domain::usage::Served;
@@ -14,8 +16,6 @@ use crate::domain::usage::Served;
 const TIMEOUT: Duration = Duration::from_secs(2);
 /// Most bytes of an answer. A Triton with hundreds of models has less.
 const LARGEST: usize = 1024 * 1024;
-/// Requests that Triton answered with success since it started, one line for each model and version.
-const COUNTER: &str = "nv_inference_request_success";
 
 impl Kubernetes {
     /// Returns what each pod of a lease has served.
@@ -33,7 +33,7 @@ impl Kubernetes {
     async fn requests(&self, id: LeaseId, address: IpAddr) -> Option<u64> {
         let _place = self.looks.acquire().await.ok()?;
         let address = SocketAddr::new(address, TRITON_METRICS);
-        match http::get(address, "/metrics", TIMEOUT, LARGEST).await {
+        match http::get(address, "/metrics", TIMEOUT, LARGEST, std::future::ready(())).await {
             Ok(text) => Some(count(&String::from_utf8_lossy(&text))),
             Err(error) => {
                 let error = &error as &dyn std::error::Error;
@@ -46,15 +46,10 @@ impl Kubernetes {
 
 /// Returns the sum of the counter in metrics in the text format of Prometheus.
 fn count(metrics: &str) -> u64 {
-    let values = metrics.lines().filter_map(|line| {
-        let labels_and_value = line.strip_prefix(COUNTER)?;
-        // A name that only begins like the counter goes on with a letter.
-        let value = match labels_and_value.strip_prefix('{') {
-            Some(labelled) => labelled.rsplit_once('}')?.1,
-            None => labels_and_value.strip_prefix(' ')?,
-        };
-        value.split_whitespace().next()?.parse::<f64>().ok().filter(|value| *value >= 0.0)
-    });
+    // One line for each model and version.
+    let succeeded = Family::Success.name();
+    let counted = samples(metrics).filter(|sample| sample.name == succeeded && sample.value >= 0.0);
+    let values = counted.map(|sample| sample.value);
     // A counter beyond the integers of f64 is none of this world.
     values.sum::<f64>() as u64
 }

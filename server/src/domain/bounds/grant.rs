@@ -7,10 +7,13 @@ use jiff::SignedDuration;
 use super::findings::{Findings, are, entry, quoted};
 use super::names::is_own;
 use super::placement::check_label;
-use super::{Accepted, AutoscalingRequest, Bounds, Request, Violation, autoscaling, models, triton};
+use super::{
+    Accepted, AutomaticRenewalRequest, AutoscalingRequest, Bounds, RenewalRequest, Request, UpdateRequest,
+    Violation, autoscaling, models, triton,
+};
 use crate::domain::lease::{AutomaticRenewal, Lease, LifetimeBounds, Model, Spec, Triton};
-use crate::domain::life::Update;
-use crate::domain::scaling::Scaling;
+use crate::domain::life::{Renewal, Update};
+use crate::domain::scaling::{Autoscaling, Scaling};
 
 /// Most labels of a lease.
 const MOST_LABELS: usize = 32;
@@ -29,8 +32,9 @@ pub fn grant(request: &Request, bounds: &Bounds) -> Result<Accepted<Spec>, Vec<V
     models::check_sharing(&models, &scaling, &bounds.repositories, &mut findings);
     let lifetime = lifetime(request.lifetime, &bounds.lifetime, &mut findings);
     check_labels("spec.labels", &request.labels, &mut findings);
-    let automatic_renewal =
-        request.automatic_renewal.and_then(|wish| automatic_renewal(wish.idle_window, bounds, &mut findings));
+    let automatic_renewal = request
+        .automatic_renewal
+        .and_then(|wish| automatic_renewal("spec.automatic_renewal", wish, bounds, &mut findings));
     findings.conclude(Spec {
         models,
         triton,
@@ -41,25 +45,55 @@ pub fn grant(request: &Request, bounds: &Bounds) -> Result<Accepted<Spec>, Vec<V
     })
 }
 
+/// Returns the autoscaling and the Triton that are granted of a request that may name no models, for a look at how it would
+/// scale; every fault of it otherwise, with field paths from the root of the message `SimulateRequest`.
+pub fn grant_scaling(
+    request: &Request,
+    bounds: &Bounds,
+) -> Result<Accepted<(Autoscaling, Triton)>, Vec<Violation>> {
+    let mut findings = Findings::default();
+    let models = match request.models.as_slice() {
+        [] => Vec::new(),
+        models => models::granted(models, bounds, &mut findings),
+    };
+    let triton = triton::granted(&request.triton, bounds, &mut findings);
+    let wishes = Wishes { autoscaling: request.autoscaling.as_ref(), replicas: request.replicas };
+    let scaling = scaling("spec.", &wishes, &models, &triton, bounds, &mut findings);
+    let autoscaling = match scaling {
+        Some(Scaling::Auto(autoscaling)) => Some(autoscaling),
+        Some(Scaling::Fixed { .. }) | None => {
+            findings.refuse("spec.autoscaling", "no autoscaling asked, and nothing else can be simulated");
+            None
+        }
+    };
+    let Accepted { granted, warnings } = findings.conclude(autoscaling)?;
+    let autoscaling = granted.expect("its absence was refused");
+    Ok(Accepted { granted: (autoscaling, triton), warnings })
+}
+
 /// Returns the change of a lease that is granted, or every fault of the request for it, with field paths from the root of
 /// the message `UpdateRequest`. What is absent stays as it is.
 pub fn grant_update(
     lease: &Lease,
-    autoscaling: Option<&AutoscalingRequest>,
-    replicas: Option<u32>,
-    labels: Option<&BTreeMap<String, String>>,
+    request: &UpdateRequest,
     bounds: &Bounds,
 ) -> Result<Accepted<Update>, Vec<Violation>> {
     let mut findings = Findings::default();
-    let wishes = Wishes { autoscaling, replicas };
+    let wishes = Wishes { autoscaling: request.autoscaling.as_ref(), replicas: request.replicas };
     let scaling = scaling("", &wishes, &lease.spec.models, &lease.spec.triton, bounds, &mut findings);
     if let Some(scaling) = &scaling {
         models::check_replicas(&lease.spec.models, scaling, &bounds.repositories, &mut findings);
     }
-    if let Some(labels) = labels {
+    if let Some(labels) = &request.labels {
         check_labels("labels.labels", labels, &mut findings);
     }
-    findings.conclude(Update { scaling, labels: labels.cloned() })
+    let renewal = request.renewal.and_then(|wish| match wish {
+        RenewalRequest::On(wish) => {
+            automatic_renewal("renewal.automatic_renewal", wish, bounds, &mut findings).map(Renewal::On)
+        }
+        RenewalRequest::Off => Some(Renewal::Off),
+    });
+    findings.conclude(Update { scaling, labels: request.labels.clone(), renewal })
 }
 
 /// The two ways to ask for replicas.
@@ -140,19 +174,19 @@ fn lifetime(
 }
 
 fn automatic_renewal(
-    asked: Option<SignedDuration>,
+    field: &str,
+    asked: AutomaticRenewalRequest,
     bounds: &Bounds,
     findings: &mut Findings,
 ) -> Option<AutomaticRenewal> {
-    const FIELD: &str = "spec.automatic_renewal";
     const LOOKS_KEY: &str = "server.leases.automaticRenewal.lookInterval";
     let Some(renewal) = bounds.automatic_renewal else {
         let why = "renewal by use asked, but what becomes of manifests is not observed, so that their use is unknown: renew \
                    the lease by hand";
-        findings.refuse_until("server.cluster.kind", FIELD, why);
+        findings.refuse_until("server.cluster.kind", field, why);
         return None;
     };
-    let idle_window = asked.unwrap_or(renewal.default_idle_window.min(bounds.lifetime.maximum));
+    let idle_window = asked.idle_window.unwrap_or(renewal.default_idle_window.min(bounds.lifetime.maximum));
     let (shortest, longest) = (renewal.minimum_idle_window(), bounds.lifetime.maximum);
     let key = match idle_window {
         short if short < shortest => LOOKS_KEY,
@@ -160,7 +194,7 @@ fn automatic_renewal(
         _ => return Some(AutomaticRenewal { idle_window }),
     };
     let message = format!("an idle window of {idle_window:#} asked, {shortest:#} to {longest:#} is allowed");
-    findings.refuse_by(key, format!("{FIELD}.idle_window"), message);
+    findings.refuse_by(key, format!("{field}.idle_window"), message);
     None
 }
 

@@ -18,10 +18,10 @@ use std::collections::BTreeMap;
 
 use jiff::SignedDuration;
 
-pub use self::grant::{grant, grant_update};
+pub use self::grant::{grant, grant_scaling, grant_update};
 pub use self::request::{
-    AutomaticRenewalRequest, AutoscalingRequest, BehaviorRequest, MetricRequest, Request,
-    ScalingRulesRequest, TritonRequest,
+    AutomaticRenewalRequest, AutoscalingRequest, BehaviorRequest, MetricRequest, RenewalRequest, Request,
+    ScalingRulesRequest, TritonRequest, UpdateRequest,
 };
 use super::lease::LifetimeBounds;
 use super::repositories::Repositories;

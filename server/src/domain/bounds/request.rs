@@ -25,6 +25,28 @@ pub struct Request {
     pub automatic_renewal: Option<AutomaticRenewalRequest>,
 }
 
+/// A request for a change of a lease. What is `None` stays as it is.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct UpdateRequest {
+    /// Autoscaling.
+    pub autoscaling: Option<AutoscalingRequest>,
+    /// Fixed replicas.
+    pub replicas: Option<u32>,
+    /// All labels.
+    pub labels: Option<BTreeMap<String, String>>,
+    /// Renewal by use.
+    pub renewal: Option<RenewalRequest>,
+}
+
+/// What is to become of renewal by use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RenewalRequest {
+    /// Use renews the lease from now on.
+    On(AutomaticRenewalRequest),
+    /// Use renews it no more.
+    Off,
+}
+
 /// Wishes for renewal by use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AutomaticRenewalRequest {

@@ -14,7 +14,7 @@ use super::{AGENT_PORT, Settings, TRITON_GRPC, TRITON_HTTP, TRITON_METRICS, int}
 use crate::domain::lease::{LeaseId, Spec, Triton};
 
 /// Name of Triton's container.
-pub(super) const TRITON: &str = "triton";
+pub const TRITON: &str = "triton";
 /// Name of Triton's HTTP port.
 pub(super) const HTTP_PORT: &str = "http";
 /// Name of Triton's gRPC port.
@@ -41,6 +41,7 @@ pub(super) fn agent(id: LeaseId, storage: &Storage<'_>, settings: &Settings) -> 
     environment.push(repository_key());
     environment.extend(variables([
         ("TMS_MAXIMUM_BYTES", repositories.maximum_bytes.to_string().as_str()),
+        ("TMS_MAXIMUM_TOTAL_BYTES", repositories.maximum_total_bytes.to_string().as_str()),
         ("TMS_ALLOW_HTTP", if repositories.allows_http { "true" } else { "false" }),
     ]));
     environment.extend(storage.trust());

@@ -1,9 +1,11 @@
-//! What an autoscaler reads for each metric, so that the rules that record it and the autoscaler agree on its name.
+//! What an autoscaler reads for each metric, so that the rules that record it, whoever serves it and the autoscaler agree on its
+//! name.
 
 use crate::domain::scaling::MetricName;
 
 /// Where an autoscaler reads a metric.
-pub(super) enum Source {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
     /// A resource of the Triton container, in percent of its request.
     Container(&'static str),
     /// A series of the lease's rules, one value per pod.
@@ -11,7 +13,7 @@ pub(super) enum Source {
 }
 
 /// Returns where an autoscaler reads `metric`.
-pub(super) fn source(metric: MetricName) -> Source {
+pub fn source(metric: MetricName) -> Source {
     match metric {
         MetricName::CpuUtilization => Source::Container("cpu"),
         MetricName::MemoryUtilization => Source::Container("memory"),
@@ -19,4 +21,17 @@ pub(super) fn source(metric: MetricName) -> Source {
         MetricName::GpuMemoryUtilization => Source::Recorded("tms_gpu_memory_utilization"),
         MetricName::QueueTime => Source::Recorded("tms_avg_request_queue_duration"),
     }
+}
+
+/// Returns the series that holds `metric` for each pod; `None` where the cluster measures it itself.
+pub fn series(metric: MetricName) -> Option<&'static str> {
+    match source(metric) {
+        Source::Container(_) => None,
+        Source::Recorded(series) => Some(series),
+    }
+}
+
+/// Returns the metric that a series of this name holds for each pod.
+pub fn metric_of(name: &str) -> Option<MetricName> {
+    MetricName::ALL.into_iter().find(|metric| series(*metric) == Some(name))
 }

@@ -14,16 +14,17 @@ mod storage;
 mod yaml;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 use serde_json::{Value, json};
 
-pub use self::containers::AGENT;
+pub use self::containers::{AGENT, TRITON};
 pub use self::covers::covers;
 pub use self::deployment::render;
+pub use self::metrics::{Source as MetricSource, metric_of, series, source as metric_source};
 pub use self::yaml::to_yaml;
 use super::bounds::{GpuSource, Provider};
 use super::capabilities::Capabilities;

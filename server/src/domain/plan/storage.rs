@@ -35,6 +35,9 @@ const TMP: &str = "tmp";
 /// Bounds what backends and cloud libraries may leave on a node's disk.
 const TMP_SIZE: &str = "50Gi";
 
+/// What the volume of models may hold beyond what the agent lets in: names, and files that do not fill their last block.
+const SLACK_MEBIBYTES: u64 = 512;
+
 /// The places that the models of a lease come from.
 pub(super) struct Storage<'a> {
     models: Vec<ToFetch<'a>>,
@@ -44,6 +47,8 @@ pub(super) struct Storage<'a> {
     secrets: Vec<&'a str>,
     /// ConfigMap with the authorities by which servers are believed, if models are downloaded.
     trust_bundle: Option<&'a str>,
+    /// Most bytes of the volume that models are laid out on.
+    size_limit: String,
     /// Whether pods of one node alone can mount them all.
     pub is_for_one_node: bool,
 }
@@ -66,6 +71,7 @@ impl<'a> Storage<'a> {
             claims: Vec::new(),
             secrets: Vec::new(),
             trust_bundle: None,
+            size_limit: size_limit(repositories.maximum_total_bytes),
             is_for_one_node: false,
         };
         for model in models {
@@ -105,7 +111,8 @@ impl<'a> Storage<'a> {
     /// Returns every volume of a pod.
     pub fn volumes(&self, triton: &Triton) -> Vec<Volume> {
         let own = [
-            empty(MODELS, None, None),
+            // The agent refuses before: a kubelet would end the whole pod.
+            empty(MODELS, None, Some(&self.size_limit)),
             empty(SHARED_MEMORY, Some("Memory"), Some(&triton.shared_memory)),
             empty(TMP, None, Some(TMP_SIZE)),
         ];
@@ -159,6 +166,10 @@ impl<'a> Storage<'a> {
         let mount = |(index, claim)| read_only(&claim_volume(index), &format!("{CLAIMS}/{claim}"));
         self.claims.iter().enumerate().map(mount)
     }
+}
+
+fn size_limit(total_bytes: u64) -> String {
+    format!("{}Mi", total_bytes.div_ceil(1 << 20).saturating_add(SLACK_MEBIBYTES))
 }
 
 fn keep<T: PartialEq>(list: &mut Vec<T>, item: T) {

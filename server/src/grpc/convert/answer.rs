@@ -16,7 +16,7 @@ pub fn lease(lease: &Lease) -> v1::Lease {
         owner: lease.owner.clone(),
         namespace: lease.namespace.clone(),
         spec: Some(lease_spec(&lease.spec)),
-        state: state(lease.state()).into(),
+        state: state_of(lease.state()).into(),
         message: lease.report.message.clone(),
         created_at: Some(timestamp(lease.created_at)),
         expires_at: Some(timestamp(lease.expires_at)),
@@ -64,6 +64,7 @@ pub fn models(models: &[ModelReport]) -> Vec<v1::ModelStatus> {
         message: model.message.clone(),
         downloaded_bytes: model.downloaded_bytes,
         total_bytes: model.total_bytes,
+        failed_tries: model.failed_tries,
     };
     models.iter().map(status).collect()
 }
@@ -78,7 +79,7 @@ pub fn event(event: Event) -> v1::Event {
         actor: event.actor,
         reason: event.reason,
         message: event.message,
-        state: state(event.state).into(),
+        state: state_of(event.state).into(),
     }
 }
 
@@ -107,6 +108,7 @@ pub fn bounds(bounds: &Bounds) -> v1::BoundsResponse {
             claims: bounds.repositories.claims.iter().map(|claim| claim.name.clone()).collect(),
             http_allowed: bounds.repositories.allows_http,
             maximum_bytes: bounds.repositories.maximum_bytes,
+            maximum_total_bytes: bounds.repositories.maximum_total_bytes,
         }),
     }
 }
@@ -123,17 +125,20 @@ pub fn capabilities(cluster_kind: &str, found: &Capabilities) -> v1::Capabilitie
         custom_metrics: found.custom_metrics,
         resource_metrics: found.resource_metrics,
         autoscaler_tolerance: found.autoscaler_tolerance(),
+        custom_metrics_service: found.custom_metrics_service.clone().unwrap_or_default(),
     }
 }
 
-fn timestamp(at: Timestamp) -> prost_types::Timestamp {
+/// Returns the moment.
+pub fn timestamp(at: Timestamp) -> prost_types::Timestamp {
     let microseconds = at.as_microsecond();
     // At most 999999000, which fits.
     let nanos = i32::try_from(microseconds.rem_euclid(1_000_000) * 1_000).unwrap_or(0);
     prost_types::Timestamp { seconds: microseconds.div_euclid(1_000_000), nanos }
 }
 
-fn state(state: State) -> v1::LeaseState {
+/// Returns the state.
+pub fn state_of(state: State) -> v1::LeaseState {
     match state {
         State::Pending => v1::LeaseState::Pending,
         State::Provisioning => v1::LeaseState::Provisioning,
@@ -159,7 +164,8 @@ fn model_state(state: ModelState) -> v1::ModelState {
     }
 }
 
-fn replicas(lease: &Lease) -> v1::Replicas {
+/// Returns the replicas of a lease.
+pub fn replicas(lease: &Lease) -> v1::Replicas {
     let seen = lease.report.replicas;
     v1::Replicas {
         desired: seen.desired,
@@ -204,7 +210,8 @@ fn toleration(toleration: &Toleration) -> v1::Toleration {
     }
 }
 
-fn autoscaling(auto: &Autoscaling) -> v1::Autoscaling {
+/// Returns the autoscaling that was granted, in the words of a request.
+pub fn autoscaling(auto: &Autoscaling) -> v1::Autoscaling {
     let metrics = auto.metrics.iter().map(|(name, threshold)| {
         (name.key().to_owned(), v1::Metric { enable: Some(true), threshold: Some(*threshold) })
     });

@@ -2,7 +2,14 @@
 //! `domain`, and only what its types cannot hold is refused here.
 
 mod answer;
+mod explain;
 mod request;
+mod simulate;
 
-pub use answer::{bounds, capabilities, duration, event, lease, lease_spec, models};
-pub use request::{autoscaling, lifetime, request, state};
+pub use answer::{
+    autoscaling, bounds, capabilities, duration, event, lease, lease_spec, models, replicas, state_of,
+    timestamp,
+};
+pub use explain::explanation;
+pub use request::{lifetime, request, state, update};
+pub use simulate::simulation;

@@ -4,8 +4,8 @@ use jiff::SignedDuration;
 use tms_proto::v1;
 
 use crate::domain::bounds::{
-    AutomaticRenewalRequest, AutoscalingRequest, BehaviorRequest, MetricRequest, Request,
-    ScalingRulesRequest, TritonRequest, Violation,
+    AutomaticRenewalRequest, AutoscalingRequest, BehaviorRequest, MetricRequest, RenewalRequest, Request,
+    ScalingRulesRequest, TritonRequest, UpdateRequest, Violation,
 };
 use crate::domain::lease::{State, Toleration};
 
@@ -37,8 +37,25 @@ pub fn request(spec: v1::LeaseSpec) -> (Request, Vec<Violation>) {
     (request, faults)
 }
 
+/// Returns the change that is asked for, or the fault of what the domain's types cannot hold.
+pub fn update(request: v1::UpdateRequest) -> Result<UpdateRequest, Violation> {
+    let renewal = |change: v1::RenewalChange| match change.automatic_renewal {
+        Some(wish) => {
+            let idle_window = lifetime("renewal.automatic_renewal.idle_window", wish.idle_window)?;
+            Ok(RenewalRequest::On(AutomaticRenewalRequest { idle_window }))
+        }
+        None => Ok(RenewalRequest::Off),
+    };
+    Ok(UpdateRequest {
+        autoscaling: request.autoscaling.map(autoscaling),
+        replicas: request.replicas,
+        labels: request.labels.map(|set| set.labels),
+        renewal: request.renewal.map(renewal).transpose()?,
+    })
+}
+
 /// Returns the wishes for autoscaling.
-pub fn autoscaling(autoscaling: v1::Autoscaling) -> AutoscalingRequest {
+fn autoscaling(autoscaling: v1::Autoscaling) -> AutoscalingRequest {
     let metrics = autoscaling.metrics.into_iter().map(|(key, metric)| {
         let v1::Metric { enable, threshold } = metric;
         (key, MetricRequest { enable, threshold })

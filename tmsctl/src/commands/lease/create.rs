@@ -145,9 +145,13 @@ fn judge(lease: &v1::Lease) -> Result<(), Failure> {
         state => format!("lease {} ended before it was ready: it is {}", lease.id, view::lease_state(state)),
     };
     let reason = if lease.message.is_empty() { String::new() } else { format!(": {}", lease.message) };
-    let models = lease.models.iter().filter(|model| model.state() == v1::ModelState::Failed);
+    // The message of a lease may have the reasons of its models already.
+    let is_untold = |model: &&v1::ModelStatus| {
+        model.state() == v1::ModelState::Failed && !lease.message.contains(&model.message)
+    };
+    let failed = lease.models.iter().filter(is_untold);
     let failed =
-        models.map(|model| Failure::lease(format!("model {} failed: {}", model.name, model.message)));
+        failed.map(|model| Failure::lease(format!("model {} failed: {}", model.name, model.message)));
     let failures = std::iter::once(Failure::lease(fault + &reason)).chain(failed).collect();
     let failure = Failure::several(failures).expect("there is at least the lease's own failure");
     Err(failure.hint(format!("`tmsctl lease status {}` tells what happened", text::short(&lease.id))))
@@ -263,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_that_failed_names_each_model_that_did() {
+    fn a_lease_that_failed_names_each_model_that_did_once() {
         let mut lease = in_state(LeaseState::Invalid);
         lease.message = "a model cannot be loaded".into();
         lease.models[0].state = v1::ModelState::Failed.into();
@@ -271,6 +275,11 @@ mod tests {
         insta::assert_snapshot!(plain(&judge(&lease).unwrap_err().report()), @r"
         fatal: lease 3f0a9c2d4b5e46f7a8b9c0d1e2f30415 failed: a model cannot be loaded
         fatal: model resnet50 failed: pvc://models/resnet50 holds no config.pbtxt
+        hint: `tmsctl lease status 3f0a9c2d4b5e` tells what happened
+        ");
+        lease.message = format!("models cannot be loaded: resnet50: {}", lease.models[0].message);
+        insta::assert_snapshot!(plain(&judge(&lease).unwrap_err().report()), @r"
+        fatal: lease 3f0a9c2d4b5e46f7a8b9c0d1e2f30415 failed: models cannot be loaded: resnet50: pvc://models/resnet50 holds no config.pbtxt
         hint: `tmsctl lease status 3f0a9c2d4b5e` tells what happened
         ");
     }

@@ -1,12 +1,14 @@
 //! `tmsctl lease …`: the life of leases.
 
 mod create;
+mod explain;
 mod list;
 mod logs;
 mod plan;
 mod port_forward;
 mod release;
 mod renew;
+mod simulate;
 mod status;
 mod update;
 mod watch;
@@ -24,7 +26,9 @@ A LEASE is named by its id, or by as many of its first digits as make it unique.
 pub enum Command {
     Create(Box<create::Arguments>),
     Plan(Box<plan::Arguments>),
+    Simulate(Box<simulate::Arguments>),
     Status(status::Arguments),
+    Explain(explain::Arguments),
     List(list::Arguments),
     Watch(watch::Arguments),
     PortForward(port_forward::Arguments),
@@ -38,6 +42,8 @@ pub async fn run(global: &Global, command: Command) -> Result<(), Failure> {
     match command {
         Command::Create(arguments) => create::run(global, *arguments).await,
         Command::Plan(arguments) => plan::run(global, *arguments).await,
+        Command::Simulate(arguments) => simulate::run(global, *arguments).await,
+        Command::Explain(arguments) => explain::run(global, arguments).await,
         Command::Status(arguments) => status::run(global, arguments).await,
         Command::List(arguments) => list::run(global, arguments).await,
         Command::Watch(arguments) => watch::run(global, arguments).await,

@@ -31,7 +31,7 @@ pub struct Arguments {
 #[derive(Serialize)]
 struct Renewed {
     lease: view::Lease,
-    granted: Option<String>,
+    granted: Option<view::Seconds>,
     warnings: Vec<String>,
 }
 
@@ -46,7 +46,7 @@ pub async fn run(global: &Global, arguments: Arguments) -> Result<(), Failure> {
     }
     let renewed = Renewed {
         lease: view::Lease::from(&lease_of("Renew", answer.lease)?),
-        granted: answer.granted.as_ref().map(view::seconds),
+        granted: answer.granted.as_ref().map(view::Seconds::from),
         warnings: answer.warnings,
     };
     form.print(

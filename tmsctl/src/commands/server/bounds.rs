@@ -69,6 +69,7 @@ struct Repositories {
     claims: Vec<String>,
     http_allowed: bool,
     maximum_bytes: u64,
+    maximum_total_bytes: u64,
 }
 
 #[derive(Serialize)]
@@ -124,9 +125,13 @@ fn repositories_in_words(repositories: &Repositories) -> String {
     // An older server says nothing of it.
     let most = match repositories.maximum_bytes {
         0 => String::new(),
-        bytes => format!("; up to {} each", indicatif::BinaryBytes(bytes)),
+        bytes => format!("; {} each", indicatif::BinaryBytes(bytes)),
     };
-    format!("{}{most}", places.join(", "))
+    let most_together = match repositories.maximum_total_bytes {
+        0 => String::new(),
+        bytes => format!(", {} in all", indicatif::BinaryBytes(bytes)),
+    };
+    format!("{}{most}{most_together}", places.join(", "))
 }
 
 fn autoscaling_in_words(autoscaling: &Autoscaling) -> String {
@@ -196,6 +201,7 @@ impl From<BoundsResponse> for Bounds {
                 claims: repositories.claims,
                 http_allowed: repositories.http_allowed,
                 maximum_bytes: repositories.maximum_bytes,
+                maximum_total_bytes: repositories.maximum_total_bytes,
             },
         }
     }

@@ -24,6 +24,7 @@ struct Info {
     custom_metrics: bool,
     resource_metrics: bool,
     autoscaler_tolerance: bool,
+    custom_metrics_service: String,
 }
 
 pub async fn run(global: &Global) -> Result<(), Failure> {
@@ -48,16 +49,21 @@ fn info(version: String, url: String, found: CapabilitiesResponse) -> Info {
         custom_metrics: found.custom_metrics,
         resource_metrics: found.resource_metrics,
         autoscaler_tolerance: found.autoscaler_tolerance,
+        custom_metrics_service: found.custom_metrics_service,
     }
 }
 
 fn page(info: &Info) -> String {
-    let facts = text::facts(&[
+    let mut facts = vec![
         ("Server", info.version.clone()),
         ("URL", info.url.clone()),
         ("Cluster", info.cluster_kind.clone()),
         ("Kubernetes", info.kubernetes_version.clone()),
-    ]);
+    ];
+    if !info.custom_metrics_service.is_empty() {
+        facts.push(("Metrics API", info.custom_metrics_service.clone()));
+    }
+    let facts = text::facts(&facts);
     let rows = found(info).map(|(_, what, is_there)| [what.to_owned(), yes_no(is_there).to_owned()]);
     // Where manifests are written nothing is looked for.
     let heading = if info.cluster_kind == "manifests" { "Taken for granted" } else { "Found" };
@@ -70,6 +76,7 @@ fn lines(info: &Info) -> String {
         ("url", &info.url),
         ("cluster_kind", &info.cluster_kind),
         ("kubernetes_version", &info.kubernetes_version),
+        ("custom_metrics_service", &info.custom_metrics_service),
     ];
     let flags = found(info).map(|(name, _, is_there)| (name, yes_no(is_there)));
     texts.into_iter().chain(flags).map(|(name, value)| text::line(&[name, value])).collect()

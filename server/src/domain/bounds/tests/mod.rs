@@ -77,6 +77,7 @@ pub(super) fn bounds() -> Bounds {
             allows_http: false,
             trust_bundle: None,
             maximum_bytes: 1 << 30,
+            maximum_total_bytes: 2 << 30,
         },
         default_image: "nvcr.io/nvidia/tritonserver:25.06-py3".to_owned(),
         automatic_renewal: Some(RenewalBounds {

@@ -16,7 +16,7 @@ fn texts<const N: usize>(pairs: [(&str, &str); N]) -> BTreeMap<String, String> {
     pairs.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
 }
 
-fn settings() -> Settings {
+pub(crate) fn settings() -> Settings {
     Settings {
         installation: "main".to_owned(),
         server_image: "tms-server:1.0.0".to_owned(),
@@ -38,6 +38,7 @@ fn settings() -> Settings {
             allows_http: false,
             trust_bundle: None,
             maximum_bytes: 100 << 30,
+            maximum_total_bytes: 200 << 30,
         },
         provider: Provider::Adapter,
         gpu_source: GpuSource::Triton,

@@ -153,6 +153,8 @@ fn a_lease_with_a_gpu_scales_on_gpu_queue_and_cpu() {
                   fieldPath: metadata.uid
             - name: TMS_MAXIMUM_BYTES
               value: "107374182400"
+            - name: TMS_MAXIMUM_TOTAL_BYTES
+              value: "214748364800"
             - name: TMS_ALLOW_HTTP
               value: "false"
             image: tms-server:1.0.0
@@ -209,7 +211,8 @@ fn a_lease_with_a_gpu_scales_on_gpu_queue_and_cpu() {
             operator: Exists
           volumes:
           - name: models
-            emptyDir: {}
+            emptyDir:
+              sizeLimit: 205312Mi
           - name: shm
             emptyDir:
               medium: Memory
@@ -619,6 +622,8 @@ fn a_lease_without_gpu_keeps_its_replicas() {
                   fieldPath: metadata.uid
             - name: TMS_MAXIMUM_BYTES
               value: "107374182400"
+            - name: TMS_MAXIMUM_TOTAL_BYTES
+              value: "214748364800"
             - name: TMS_ALLOW_HTTP
               value: "false"
             image: tms-server:1.0.0
@@ -679,7 +684,8 @@ fn a_lease_without_gpu_keeps_its_replicas() {
             value: inference
           volumes:
           - name: models
-            emptyDir: {}
+            emptyDir:
+              sizeLimit: 205312Mi
           - name: shm
             emptyDir:
               medium: Memory
@@ -951,6 +957,8 @@ fn a_lease_scales_on_every_metric_with_figures_of_dcgm() {
                   fieldPath: metadata.uid
             - name: TMS_MAXIMUM_BYTES
               value: "107374182400"
+            - name: TMS_MAXIMUM_TOTAL_BYTES
+              value: "214748364800"
             - name: TMS_ALLOW_HTTP
               value: "false"
             image: tms-server:1.0.0
@@ -1007,7 +1015,8 @@ fn a_lease_scales_on_every_metric_with_figures_of_dcgm() {
             operator: Exists
           volumes:
           - name: models
-            emptyDir: {}
+            emptyDir:
+              sizeLimit: 205312Mi
           - name: shm
             emptyDir:
               medium: Memory

@@ -1,6 +1,8 @@
 //! The recording rules of a lease, checked and evaluated by Prometheus' own promtool: every situation in which a pod can
 //! be, and what an autoscaler then reads.
 
+mod recording;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -319,15 +321,20 @@ fn of_exporter(metric: &str, exporter: &str, namespace: &str, pod: &str, gpu: &s
 
 /// Runs promtool over the rules of a lease that scales on everything.
 fn evaluate(gpu_source: GpuSource, gpu_resource: &str, situations: &[Situation]) {
-    let Some(promtool) = tool("promtool") else {
-        skip("promtool is missing; tests/cluster/cluster build makes it");
-        return;
-    };
+    let Some(promtool) = promtool() else { return };
     let folder = tempfile::tempdir().expect("a temporary folder");
     let rules = write(folder.path(), "rules.yaml", &rule_file(gpu_source, gpu_resource));
     let tests = write(folder.path(), "tests.yaml", &test_file(situations).to_string());
     run(&promtool, &["check", "rules", "--lint=all", "--lint-fatal"], &rules);
     run(&promtool, &["test", "rules"], &tests);
+}
+
+fn promtool() -> Option<PathBuf> {
+    let found = tool("promtool");
+    if found.is_none() {
+        skip("promtool is missing; tests/cluster/cluster build makes it");
+    }
+    found
 }
 
 fn write(folder: &Path, name: &str, text: &str) -> PathBuf {
