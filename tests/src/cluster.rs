@@ -57,6 +57,18 @@ pub enum Part {
     Kubelet,
     /// Of a real node only.
     Dns,
+    /// Of a pipeline only, as all that follow: a pod that the operator makes.
+    Prometheus,
+    /// Prometheus Operator.
+    Operator,
+    MetricsServer,
+    /// The operator of KEDA.
+    Keda,
+    /// KEDA's server of external metrics.
+    KedaAdapter,
+    Rabbitmq,
+    /// The exporter of GPU figures: a pod.
+    Dcgm,
 }
 
 /// What runs in a cluster.
@@ -66,6 +78,8 @@ pub(crate) enum Profile {
     ControlPlane,
     /// Pods run.
     Node,
+    /// Pods run, and what measures and scales can be started.
+    Pipeline,
 }
 
 /// What is done to a part.
@@ -198,8 +212,11 @@ impl Cluster {
         let folder = cache_folder().join("run").join(format!("{name}-{}", unique()));
         let mut command = script("up", &folder);
         command.args(["--owner", &owner]);
-        if profile == Profile::Node {
-            command.args(["--profile", "node", "--binary"]).arg(program());
+        if profile != Profile::ControlPlane {
+            command.args(["--profile", profile.as_str(), "--binary"]).arg(program());
+        }
+        if profile == Profile::Pipeline {
+            command.args(["--start", "none"]);
         }
         let output = command.output().expect("the script of the harness runs");
         match output.status.code() {
@@ -273,8 +290,18 @@ impl Drop for Cluster {
     }
 }
 
-impl Part {
+impl Profile {
     fn as_str(self) -> &'static str {
+        match self {
+            Self::ControlPlane => "control-plane",
+            Self::Node => "node",
+            Self::Pipeline => "pipeline",
+        }
+    }
+}
+
+impl Part {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Etcd => "etcd",
             Self::Apiserver => "apiserver",
@@ -284,6 +311,13 @@ impl Part {
             Self::Containerd => "containerd",
             Self::Kubelet => "kubelet",
             Self::Dns => "dns",
+            Self::Prometheus => "prometheus",
+            Self::Operator => "operator",
+            Self::MetricsServer => "metrics-server",
+            Self::Keda => "keda",
+            Self::KedaAdapter => "keda-adapter",
+            Self::Rabbitmq => "rabbitmq",
+            Self::Dcgm => "dcgm",
         }
     }
 }

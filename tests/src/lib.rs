@@ -6,6 +6,7 @@ pub mod http;
 pub mod kubelet;
 pub mod models;
 pub mod node;
+pub mod pipeline;
 pub mod pod;
 pub mod postgres;
 pub mod process;

@@ -24,15 +24,16 @@ impl Cluster {
     /// of this build's server, or one started for this process. `None` as for `start`.
     pub fn shared_node() -> Option<&'static Self> {
         static SHARED: OnceLock<Result<Cluster, String>> = OnceLock::new();
-        let shared = SHARED.get_or_init(|| match std::env::var_os("TMS_TEST_NODE_DIR") {
-            None => Self::start_alone("node", Profile::Node),
-            Some(folder) => {
-                let cluster = Self::running_in(folder.into(), false);
-                cluster.add_server_image(&crate::process::program(), "test");
-                Ok(cluster)
-            }
-        });
+        let shared = SHARED.get_or_init(|| Self::running_or_new("TMS_TEST_NODE_DIR", "node", Profile::Node));
         shared.as_ref().inspect_err(|reason| skip(reason)).ok()
+    }
+
+    /// The cluster that runs in the folder that the variable names, with the image of this build's server, or a new one.
+    pub(crate) fn running_or_new(variable: &str, name: &str, profile: Profile) -> Result<Self, String> {
+        let Some(folder) = std::env::var_os(variable) else { return Self::start_alone(name, profile) };
+        let cluster = Self::running_in(folder.into(), false);
+        cluster.add_server_image(&crate::process::program(), "test");
+        Ok(cluster)
     }
 
     /// Gives the node an image with this program as the server, and returns its name.

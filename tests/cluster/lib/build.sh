@@ -3,12 +3,15 @@
 
 GO_ENVIRONMENT=(GOCACHE="$CACHE/go/build" GOMODCACHE="$CACHE/go/mod" GOFLAGS='' GOWORK=off CGO_ENABLED=0)
 
+PROFILES="control-plane, node, pipeline"
+
 # The parts of a profile; a larger profile begins with the smaller one.
 parts_of() {
   case $1 in
     control-plane) echo kubernetes etcd kwok grpcurl helm promtool autoscaler-replay operator-crds keda-crds ;;
     node) echo "$(parts_of control-plane)" kubernetes-node containerd runc coredns images ;;
-    *) die "unknown profile $1" "profiles: control-plane, node" ;;
+    pipeline) echo "$(parts_of node)" prometheus prometheus-operator metrics-server keda pipeline-images ;;
+    *) die "unknown profile $1" "profiles: $PROFILES" ;;
   esac
 }
 
@@ -20,11 +23,36 @@ part_containerd() { go_build containerd "$1" github.com/containerd/containerd/v2
 part_runc() { CGO=1 go_build runc "$1/runc" -tags seccomp github.com/opencontainers/runc; }
 part_coredns() { go_build coredns "$1/coredns" github.com/coredns/coredns; }
 part_images() { make_images "$1"; }
+part_pipeline-images() { make_pipeline_images "$1"; }
 part_etcd() { go_build etcd "$1/etcd" go.etcd.io/etcd/server/v3; }
 part_grpcurl() { go_build grpcurl "$1" github.com/fullstorydev/grpcurl/cmd/grpcurl; }
 part_helm() { go_build helm "$1" helm.sh/helm/v4/cmd/helm; }
 # Without the tag, the clients of every cloud are compiled in.
 part_promtool() { go_build prometheus "$1" -tags remove_all_sd github.com/prometheus/prometheus/cmd/promtool; }
+# Of all discoveries only that of Kubernetes, for the same reason.
+part_prometheus() {
+  go_build prometheus "$1" -tags remove_all_sd,enable_kubernetes_sd github.com/prometheus/prometheus/cmd/prometheus
+}
+part_prometheus-operator() {
+  local commands=github.com/prometheus-operator/prometheus-operator/cmd
+  go_build prometheus-operator "$1/prometheus-operator" "$commands/operator"
+  go_build prometheus-operator "$1" "$commands/prometheus-config-reloader"
+  documents_of_module prometheus-operator \
+    example/rbac/{prometheus/prometheus,prometheus-operator/prometheus-operator}-cluster-role{,-binding}.yaml |
+    sed 's/namespace: default/namespace: monitoring/' >"$1/rights.yaml"
+  mkdir "$1/crds"
+  # What the operator does not start without, though nobody here uses it.
+  copy_from_module prometheus-operator example/prometheus-operator-crd/monitoring.coreos.com_probes.yaml "$1/crds"
+}
+part_metrics-server() {
+  go_build metrics-server "$1" sigs.k8s.io/metrics-server/cmd/metrics-server
+  documents_of_module metrics-server manifests/base/rbac.yaml >"$1/rights.yaml"
+}
+part_keda() {
+  local name
+  for name in operator adapter; do go_build keda "$1/keda-$name" "github.com/kedacore/keda/v2/cmd/$name"; done
+  documents_of_module keda config/{{rbac,metrics-server}/role{,_binding},service_account/service_account}.yaml >"$1/rights.yaml"
+}
 part_kwok() {
   go_build kwok "$1" sigs.k8s.io/kwok/cmd/kwok
   local stages
@@ -47,19 +75,22 @@ part_autoscaler-replay() {
 part_operator-crds() {
   local kind
   for kind in podmonitors prometheuses prometheusrules servicemonitors; do
-    copy_from_module operator-crds "example/prometheus-operator-crd/monitoring.coreos.com_$kind.yaml" "$1"
+    copy_from_module prometheus-operator "example/prometheus-operator-crd/monitoring.coreos.com_$kind.yaml" "$1"
   done
 }
-part_keda-crds() { copy_from_module keda-crds 'config/crd/bases/*.yaml' "$1"; }
+part_keda-crds() { copy_from_module keda 'config/crd/bases/*.yaml' "$1"; }
 
 # Where a part is. Two parts of one module have one version; images have that of the files they are made by.
 part_folder() {
   local version
   case $1 in
     promtool) version=$(version_of prometheus) ;;
+    operator-crds) version=$(version_of prometheus-operator) ;;
+    keda-crds) version=$(version_of keda) ;;
     kubernetes-node) version=$(version_of kubernetes) ;;
     autoscaler-replay) version=$(version_of kubernetes)-$(sha256sum <"$HERE/replay/replay_test.go" | head -c 12) ;;
     images) version=$(cat "$HERE"/images/* | sha256sum | head -c 12) ;;
+    pipeline-images) version=$(cat "$HERE"/{images/*,versions} | sha256sum | head -c 12) ;;
     *) version=$(version_of "$1") ;;
   esac
   printf '%s' "$CACHE/parts/$1-$version"
@@ -142,14 +173,28 @@ linker_flags() {
   done
 }
 
-# copy_from_module PART GLOB FOLDER: the module's zip is checked against modules/PART/sum.
+# copy_from_module PART GLOB FOLDER
 copy_from_module() {
-  local part=$1 glob=$2 folder=$3 answer module
-  answer=$(cd / && env "${GO_ENVIRONMENT[@]}" go mod download -json "$(module_of "$part")@$(version_of "$part")")
-  grep -qF "\"Sum\": \"$(<"$HERE/modules/$part/sum")\"" <<<"$answer" || { echo "$part is not what its sum says" && return 1; }
-  module=$(sed -n 's/^\t"Dir": "\(.*\)",*$/\1/p' <<<"$answer")
+  local folder
+  folder=$(folder_of_module "$1")
   # shellcheck disable=SC2086 # the pattern is to be expanded
-  (cd "$module" && cp $glob "$folder/")
+  (cd "$folder" && cp $2 "$3/")
+}
+
+# documents_of_module PART FOLDER/FILE…: prints YAML files as one.
+documents_of_module() {
+  local folder file
+  folder=$(folder_of_module "$1")
+  shift
+  for file in "$@"; do
+    echo ---
+    cat "$folder/$file"
+  done
+}
+
+folder_of_module() {
+  in_module "$1" go mod download "$(module_of "$1")"
+  in_module "$1" go list -m -f '{{.Dir}}' "$(module_of "$1")"
 }
 
 remove_go_caches() {
@@ -166,21 +211,24 @@ pin() {
   mkdir -p "$folder"
   lock_builds
   case $part in
-    *-crds)
-      (cd / && env "${GO_ENVIRONMENT[@]}" go mod download -json "$module@$version") |
-        sed -n 's/^\t"Sum": "\(.*\)",*$/\1/p' >"$folder/sum"
-      ;;
     kubernetes)
       sed -i "s/^\(\tk8s.io\/.* => .*\) v.*/\1 v0.${version#v1.}/" "$folder/go.mod"
       in_module "$part" go mod edit -require "$module@$version"
       in_module "$part" go mod tidy
       ;;
     # Tidying would ask for modules that only tests of other systems need.
-    prometheus) in_module "$part" go get -tool "$module/cmd/prometheus@$version" "$module/cmd/promtool@$version" ;;
+    prometheus | prometheus-operator | keda | metrics-server) get_tools "$part" "$module" "$version" ;;
     *)
       in_module "$part" go mod edit -require "$module@$version"
       in_module "$part" go mod tidy
       ;;
   esac
   remove_go_caches
+}
+
+# get_tools PART MODULE VERSION: as many tools as its go.mod names already.
+get_tools() {
+  local tools
+  mapfile -t tools < <(in_module "$1" go list -f '{{.ImportPath}}' tool)
+  in_module "$1" go get -tool "${tools[@]/%/@$3}"
 }

@@ -14,6 +14,9 @@ system:kube-scheduler
 system:kube-proxy
 system:coredns
 system:node:node-0 system:nodes
+system:serviceaccount:kube-system:metrics-server system:serviceaccounts
+system:serviceaccount:monitoring:prometheus-operator system:serviceaccounts
+system:serviceaccount:keda:keda-operator system:serviceaccounts
 TABLE
 }
 
@@ -28,7 +31,7 @@ make_identities() {
   done < <(users) >"$DIR/pki/tokens.csv"
 }
 
-kubeconfig_of() { local name=${1#system:} && printf '%s' "$DIR/${name/:/-}.kubeconfig"; }
+kubeconfig_of() { local name=${1#system:} && printf '%s' "$DIR/${name//:/-}.kubeconfig"; }
 
 write_kubeconfig() {
   cat <<YAML
@@ -49,6 +52,11 @@ make_certificates() {
   sign ca apiserver kube-apiserver "extendedKeyUsage=serverAuth
 subjectAltName=DNS:localhost,DNS:kubernetes,DNS:kubernetes.default,DNS:kubernetes.default.svc,DNS:kubernetes.default.svc.cluster.local,IP:127.0.0.1,IP:10.200.0.1,IP:10.96.0.1"
   sign front-proxy-ca front-proxy front-proxy-client extendedKeyUsage=clientAuth
+  sign ca keda keda-operator "extendedKeyUsage=serverAuth,clientAuth
+subjectAltName=DNS:keda-operator.keda.svc,DNS:keda-metrics-apiserver.keda.svc"
+  # KEDA wants a folder of its own with these names.
+  mkdir "$pki/keda"
+  cp "$pki/ca.crt" "$pki/keda/ca.crt" && cp "$pki/keda.crt" "$pki/keda/tls.crt" && cp "$pki/keda.key" "$pki/keda/tls.key"
   new_key "$pki/service-accounts.key"
   openssl pkey -in "$pki/service-accounts.key" -pubout -out "$pki/service-accounts.pub"
 }

@@ -11,11 +11,25 @@ make_images() {
   rm -r "$1/wheels"
 }
 
+# Prometheus and its reloader, as its operator runs them in pods: the bare programs.
+make_pipeline_images() {
+  local version
+  version=$(version_of prometheus-operator)
+  make_program_image "$1" prometheus "$(prometheus_version)" "$(part_folder prometheus)/prometheus"
+  make_program_image "$1" prometheus-config-reloader "$version" "$(part_folder prometheus-operator)/prometheus-config-reloader"
+}
+make_program_image() {
+  "$PYTHON" -B "$HERE/images/program.py" "$4" "docker.io/local/$2:$3" "$1/$2.tar"
+}
+
+# The module v0.MNN.P is Prometheus vM.NN.P.
+prometheus_version() { version_of prometheus | sed -E 's/^v0\.([0-9])0?([0-9]+)\./v\1.\2./'; }
+
 # image NAME: makes an image that changes with TMS, and gives it to the node.
 image() {
   [[ $1 == tms-server ]] || die "unknown image $1" "images: tms-server"
   require_cluster
-  [[ $PROFILE == node ]] || die "profile $PROFILE has no node that runs images" "tests/cluster/cluster up --profile node"
+  has_node || die "profile $PROFILE has no node that runs images" "tests/cluster/cluster up --profile node"
   [[ -x $BINARY ]] || die "$BINARY is not a program" "cargo build --package tms-server"
   (
     lock
@@ -30,12 +44,15 @@ make_server_image() {
     "docker.io/local/tms-server:$TAG" "$1"
 }
 
-# Gives the node its images, several at once.
+# Gives the node its images.
 import_images() {
-  local image
+  local folder image folders=("$(part_folder images)" "$DIR/data")
+  [[ $PROFILE != pipeline ]] || folders+=("$(part_folder pipeline-images)")
   if [[ -x $BINARY ]]; then make_server_image "$DIR/data/tms-server.tar"; fi
-  for image in "$(part_folder images)"/*.tar "$DIR"/data/*.tar; do
-    [[ ! -e $image ]] || import_image "$image" || return 1
+  for folder in "${folders[@]}"; do
+    for image in "$folder"/*.tar; do
+      [[ ! -e $image ]] || import_image "$image" || return 1
+    done
   done
 }
 import_image() { ctr --namespace k8s.io images import "$1" >>"$DIR/log/images.log" 2>&1; }

@@ -9,10 +9,11 @@ first_process() {
   read -r pid _ <"$DIR/host-proc/self/stat"
   printf '%s\n' "$pid" >"$DIR/pid/first"
   make_network
-  [[ $PROFILE != node ]] || prepare_node
+  ! has_node || prepare_node
   start_parts
   wait_for_objects
-  [[ $PROFILE != node ]] || wait_for_images
+  ! has_node || wait_for_images
+  start_optional_parts "$START"
   touch "$DIR/ready"
   # A shell that waits also reaps what its descendants leave behind.
   while :; do
@@ -35,7 +36,7 @@ start_parts() {
   local part
   for part in "${PARTS[@]}"; do
     supervise "$part" &
-    wait_for_part "$part"
+    [[ -e $DIR/stopped/$part ]] || wait_for_part "$part"
     case $part in
       containerd) import_images & IMAGES=$! ;;
       apiserver) make_objects ;;
@@ -47,7 +48,7 @@ wait_for_images() { wait "$IMAGES" || { tail -n 5 "$DIR/log/images.log" && exit 
 # `create`, for the larger CRDs do not fit into the annotation that client-side apply writes.
 make_objects() {
   local nodes=nodes.yaml
-  [[ $PROFILE != node ]] || nodes=node.yaml
+  ! has_node || nodes=node.yaml
   kubectl create --validate=false -f "$HERE/manifests/rights.yaml" -f "$HERE/manifests/$nodes" \
     -f "$(part_folder operator-crds)" -f "$(part_folder keda-crds)"
 }
@@ -55,10 +56,10 @@ make_objects() {
 wait_for_objects() {
   kubectl wait --for=condition=Established crd --all --timeout=30s
   kubectl wait --for=create serviceaccount/default --timeout=30s
-  [[ $PROFILE != node ]] || kubectl wait --for=create "node/$NODE" --timeout=60s
+  ! has_node || kubectl wait --for=create "node/$NODE" --timeout=60s
   kubectl wait --for=condition=Ready node --all --timeout=60s
   wait_until 30 nodes_take_pods
-  [[ $PROFILE != node ]] || wait_for_gpus
+  ! has_node || wait_for_gpus
 }
 
 # Every new node is tainted not-ready until the node controller has seen it.

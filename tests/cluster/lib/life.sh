@@ -19,12 +19,14 @@ up() {
     return
   fi
   [[ -z $OWNER ]] || is_running "$OWNER" || die "the owner, process $OWNER, does not run"
-  local start
+  check_optional_parts "$START"
+  local start part
   start=$(now_us)
   end_cluster
   remove_old_logs
   mkdir -p "$DIR"/{data,host-proc,log,pid,stopped}
   printf '%s\n' "$PROFILE" >"$DIR/profile"
+  for part in "${OPTIONAL[@]}"; do touch "$DIR/stopped/$part"; done
   make_identities
   start_outer
   [[ -z $OWNER ]] || start_keeper
@@ -52,7 +54,7 @@ start_outer() {
   local kinds=(--net --pid --mount)
   ! has_cgroup_namespaces || kinds+=(--cgroup)
   setsid unshare "${kinds[@]}" --fork --kill-child \
-    "$HERE/cluster" first-process --dir "$DIR" --profile "$PROFILE" --binary "$BINARY" --tag "$TAG" </dev/null >>"$DIR/log/first.log" 2>&1 8>&- &
+    "$HERE/cluster" first-process --dir "$DIR" --profile "$PROFILE" --start "$START" --binary "$BINARY" --tag "$TAG" </dev/null >>"$DIR/log/first.log" 2>&1 8>&- &
   printf '%s\n' $! >"$DIR/pid/outer"
 }
 
@@ -109,7 +111,7 @@ end_cluster() {
   outer=$(pid_of outer) first=$(pid_of first)
   if is_ours "$outer"; then kill -KILL "$outer"; fi
   wait_until 20 have_ended "$outer" "$first" || die "process $outer or $first does not end"
-  if [[ $(cat "$DIR/profile" 2>/dev/null) == node ]]; then
+  if [[ $(cat "$DIR/profile" 2>/dev/null) == @(node|pipeline) ]]; then
     wait_until 10 remove_control_groups || die "something still runs in /sys/fs/cgroup/*/$(control_group)"
   fi
   clear_state
@@ -133,8 +135,9 @@ status() {
   echo "profile $PROFILE in $DIR, running since $(date -r "$DIR/ready" '+%F %T')"
   for part in outer first "${PARTS[@]}"; do
     pid=$(pid_of "$part")
-    printf '  %-12s %-8s %s\n' "$part" "$pid" "$(condition_of "$pid")"
+    printf '  %-14s %-8s %s\n' "$part" "$pid" "$(condition_of "$pid")"
   done
+  for part in "${PODS[@]}"; do printf '  %-14s %-8s %s\n' "$part" pod "$(condition_of_pod "$part")"; done
 }
 
 condition_of() {
@@ -143,7 +146,7 @@ condition_of() {
 
 write_state() {
   local part parts='' name rest kubeconfigs=''
-  for part in "${PARTS[@]}"; do parts+="${parts:+, }\"$part\": $(pid_of "$part")"; done
+  for part in "${PARTS[@]}"; do parts+="${parts:+, }\"$part\": $(number "$(pid_of "$part")")"; done
   while read -r name rest; do
     [[ $name == system:* ]] || kubeconfigs+="${kubeconfigs:+, }\"$name\": \"$(kubeconfig_of "$name")\""
   done < <(users)
@@ -160,6 +163,8 @@ write_state() {
 JSON
   mv "$DIR/state.json.new" "$DIR/state.json"
 }
+# A part that was never started has no process.
+number() { printf '%s' "${1:-null}"; }
 
 enter() {
   (($# > 0)) || die "enter needs a command"
@@ -186,13 +191,17 @@ print_environment() {
 # fault KIND PART
 fault() {
   require_cluster
-  [[ " ${PARTS[*]} " == *" ${2:-none} "* ]] || die "unknown part '$2'" "parts: ${PARTS[*]}"
+  [[ " ${PARTS[*]} ${PODS[*]} " == *" ${2:-none} "* ]] || die "unknown part '$2'" "parts: ${PARTS[*]} ${PODS[*]}"
   lock
+  if is_pod "$2"; then
+    fault_pod "$1" "$2"
+    return
+  fi
   case $1 in
     stop) stop_part "$2" ;;
     freeze) signal_part STOP "$2" ;;
     thaw) signal_part CONT "$2" ;;
-    restart) stop_part "$2" && restart_part "$2" ;;
+    restart) stop_part "$2" && if is_optional "$2"; then start "$2"; else restart_part "$2"; fi ;;
     *) die "unknown fault '$1'" "faults: stop, freeze, thaw, restart" ;;
   esac
 }

@@ -30,10 +30,15 @@ hide_machine_folders() {
   done
 }
 
-# Whoever enters reaches Services by the names that pods use. The machine's own names are of no use here.
+# Whoever enters reaches Services by the names that pods use, and so do programs of the node: KEDA is told of Prometheus and
+# of queues by such names. The machine's own names are of no use here.
 use_cluster_names() {
-  printf 'nameserver %s\nsearch default.svc.cluster.local svc.cluster.local cluster.local\noptions ndots:5\n' "$DNS_ADDRESS" >"$DIR/data/node/names.conf"
-  mount --bind "$DIR/data/node/names.conf" "$(readlink -f /etc/resolv.conf)"
+  local file
+  printf 'nameserver %s\nsearch default.svc.cluster.local svc.cluster.local cluster.local\noptions ndots:5\n' "$NODE_ADDRESS" >"$DIR/data/node/names.conf"
+  file=$(readlink -m /etc/resolv.conf)
+  # Where it leads into /run, the machine's file is hidden.
+  mkdir -p "${file%/*}" && touch "$file"
+  mount --bind "$DIR/data/node/names.conf" "$file"
 }
 
 # kubelet sets these for the whole machine, unless they are so already. Here it only reads that they are.
@@ -137,8 +142,11 @@ network_configuration() {
 JSON
 }
 
-# Images are never collected: they cannot be pulled again.
+# Images are never collected: they cannot be pulled again. A pipeline is not to wait a minute until a changed Secret, which
+# is how Prometheus gets its configuration, reaches its pod.
 kubelet_configuration() {
+  local pace=1m
+  [[ $PROFILE != pipeline ]] || pace=5s
   cat <<YAML
 apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
@@ -159,6 +167,7 @@ podLogsDir: $DIR/log/pods
 evictionHard: {memory.available: 100Mi, nodefs.available: 1%, imagefs.available: 1%}
 imageGCHighThresholdPercent: 100
 maxPods: 200
+syncFrequency: $pace
 YAML
 }
 
@@ -246,6 +255,3 @@ YAML
 }
 
 containerd_answers() { ctr version >/dev/null 2>&1; }
-dns_is_ready() {
-  (exec 3<>/dev/tcp/127.0.0.1/8181 && printf 'GET /ready HTTP/1.0\r\n\r\n' >&3 && grep -q '^HTTP/1.* 200 ' <&3) 2>/dev/null
-}

@@ -1,14 +1,22 @@
 # The command line of each part that runs. A run_NAME replaces its shell by the program.
 
-# The parts that run in a profile, in the order of their start.
+# The parts that run in a profile, in the order of their start. OPTIONAL are those that `up --start` chooses from and
+# `start` adds: PARTS that are processes, and PODS, which the cluster runs itself.
 use_profile() {
-  PROFILE=$1
+  PROFILE=$1 OPTIONAL=() PODS=()
   case $1 in
     control-plane) PARTS=(etcd apiserver controllers scheduler kwok) ;;
-    node) PARTS=(containerd etcd apiserver controllers scheduler kubelet proxy gpus volumes dns) ;;
-    *) die "unknown profile $1" "profiles: control-plane, node" ;;
+    node) PARTS=("${NODE_PARTS[@]}") ;;
+    pipeline)
+      OPTIONAL=(metrics-server operator keda keda-adapter rabbitmq) PODS=(prometheus dcgm)
+      PARTS=("${NODE_PARTS[@]}" "${OPTIONAL[@]}")
+      OPTIONAL+=("${PODS[@]}")
+      ;;
+    *) die "unknown profile $1" "profiles: $PROFILES" ;;
   esac
 }
+NODE_PARTS=(containerd etcd apiserver controllers scheduler kubelet proxy gpus volumes dns)
+has_node() { [[ $PROFILE != control-plane ]]; }
 
 run_etcd() {
   exec etcd --data-dir "$DIR/data/etcd" --unsafe-no-fsync --log-level warn \
@@ -83,9 +91,19 @@ wait_for_part() {
     etcd) wait_until 20 port_is_open 2379 ;;
     apiserver) wait_until 60 apiserver_is_ready ;;
     containerd) wait_until 60 containerd_answers ;;
-    dns) wait_until 60 dns_is_ready ;;
+    dns) wait_until 60 answers 8181 /ready ;;
+    metrics-server) wait_until 60 node_is_measured ;;
+    operator) wait_until 60 answers 9801 /healthz ;;
+    keda) wait_until 60 keda_is_ready ;;
+    keda-adapter) wait_until 60 is_available external.metrics.k8s.io ;;
+    rabbitmq) wait_until 60 rabbitmq_is_ready ;;
+    prometheus | dcgm) wait_for_pod "$1" ;;
   esac
 }
 
 port_is_open() { (: <"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
+# answers PORT PATH: by HTTP, with 200.
+answers() {
+  (exec 3<>"/dev/tcp/127.0.0.1/$1" && printf 'GET %s HTTP/1.0\r\n\r\n' "$2" >&3 && grep -q '^HTTP/1.* 200 ' <&3) 2>/dev/null
+}
 apiserver_is_ready() { port_is_open 6443 && [[ $(kubectl get --raw /readyz 2>/dev/null) == ok ]]; }

@@ -13,7 +13,7 @@ openssl openssl
 setsid util-linux
 unshare util-linux
 TABLE
-  [[ $1 != node ]] || cat <<'TABLE'
+  [[ $1 == control-plane ]] || cat <<'TABLE'
 /bin/busybox busybox-static
 /etc/ssl/certs/ca-certificates.crt ca-certificates
 /usr/bin/python3.11 python3.11
@@ -28,6 +28,7 @@ nft nftables
 pkg-config pkg-config
 strip binutils
 TABLE
+  [[ $1 != pipeline ]] || echo /usr/lib/rabbitmq/bin/rabbitmq-server rabbitmq-server
 }
 
 has_prerequisites() { [[ -z $(missing_for "$1") ]]; }

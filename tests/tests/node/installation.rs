@@ -63,7 +63,7 @@ impl Installation {
             Database::Sqlite => SQLITE.get_or_init(|| Self::install("tms-sqlite", None)).as_ref(),
             Database::Postgres => POSTGRES
                 .get_or_init(|| {
-                    let cluster = Cluster::shared_node()?;
+                    let cluster = crate::cluster()?;
                     Self::install("tms-postgres", Some(InCluster::start(cluster)?))
                 })
                 .as_ref(),

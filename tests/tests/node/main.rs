@@ -17,6 +17,13 @@ mod upgrade;
 
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use tms_tests::cluster::Cluster;
+
+/// The cluster that the tests of this file share.
+fn cluster() -> Option<&'static Cluster> {
+    Cluster::shared_node()
+}
+
 /// Held for reading by tests that have pods, for writing by one that breaks the node.
 static NODE: RwLock<()> = RwLock::new(());
 

@@ -26,7 +26,7 @@ pub struct Namespace {
 impl Namespace {
     /// Makes it anew. `None` where there is no node; the test is then counted as skipped.
     pub fn new(name: &'static str) -> Option<Self> {
-        let cluster = Cluster::shared_node()?;
+        let cluster = crate::cluster()?;
         let yaml = format!(
             "{{apiVersion: v1, kind: Namespace, metadata: {{name: {name}, labels: \
              {{pod-security.kubernetes.io/enforce: restricted}}}}}}"
