@@ -77,10 +77,12 @@ pub fn decide(lease: &Lease, observed: &Observed, deadlines: &Deadlines, now: Ti
     }
 }
 
-/// Whether a lease that was to wake has: a replica serves, and KEDA knows that it was to, so that the cooldown begins. KEDA tells
-/// whole seconds.
+/// Whether a lease that was to wake has: a replica serves, and KEDA has taken it for active since, so that the cooldown begins
+/// then. KEDA tells whole seconds.
 fn is_awake(lease: &Lease, observed: &Observed) -> bool {
-    let Some(since) = lease.waking_since else { return false };
+    let Some(asked_at) = lease.waking_since else { return false };
+    let ready = observed.pods.iter().filter(|pod| pod.is_ready);
+    let since = ready.filter_map(|pod| pod.start.ready_at).min().map_or(asked_at, |at| at.max(asked_at));
     let is_counted = observed.active_at.is_some_and(|at| at.as_second() >= since.as_second());
     observed.objects == Objects::Match && observed.replicas.ready > 0 && is_counted
 }
@@ -238,6 +240,7 @@ mod tests {
     use crate::domain::scaling::{
         Autoscaling, Behavior, MetricName, PolicyKind, Scaling, ScalingPolicy, ScalingRules, SelectPolicy,
     };
+    use crate::domain::start::Start;
 
     /// Half an hour to load, a notice five minutes before the end.
     fn deadlines() -> Deadlines {
@@ -370,6 +373,11 @@ mod tests {
         reported.report.replicas = Replicas { desired: 1, current: 1, ready: 1 };
         assert_eq!(outcome(&reported, &active(1, 1), 3), "Rest", "KEDA has not heard of it yet");
         assert_eq!(outcome(&reported, &active(2, 1), 3), "Awake");
+        let start = Start { ready_at: Some(at(3)), ..Start::default() };
+        let slow = vec![PodSeen { is_ready: true, start, ..PodSeen::default() }];
+        let loaded = |minute| Observed { pods: slow.clone(), ..active(minute, 1) };
+        assert_eq!(outcome(&reported, &loaded(2), 4), "Rest", "a cooldown is not for loading");
+        assert_eq!(outcome(&reported, &loaded(3), 4), "Awake");
         let differs = Observed { objects: Objects::Differ, ..active(2, 1) };
         assert_eq!(outcome(&reported, &differs, 3), "Apply");
     }
