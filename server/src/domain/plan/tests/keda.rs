@@ -38,6 +38,87 @@ fn scaled_object(lease: &Lease) -> Value {
 #[test]
 fn keda_gets_a_scaled_object_in_place_of_the_autoscaler() {
     insta::assert_snapshot!(to_yaml(&scaled_object(&sleepy())), @r#"
+    apiVersion: keda.sh/v1alpha1
+    kind: ScaledObject
+    metadata:
+      name: tms-0123456789abcdef0123456789abcdef
+      namespace: tms
+      annotations:
+        example.com/contact: vision@example.com
+        scaledobject.keda.sh/transfer-hpa-ownership: "true"
+        tms.internal/generation: "1"
+        tms.internal/triggers: cpuUtilization,queueTime,orders
+      labels:
+        app.kubernetes.io/managed-by: tms
+        app.kubernetes.io/name: triton
+        app.kubernetes.io/part-of: inference
+        experiment: "42"
+        team: vision
+        tms.internal/installation: main
+        tms.internal/lease-id: 0123456789abcdef0123456789abcdef
+    spec:
+      advanced:
+        horizontalPodAutoscalerConfig:
+          name: tms-0123456789abcdef0123456789abcdef
+          behavior:
+            scaleDown:
+              policies:
+              - type: Pods
+                periodSeconds: 120
+                value: 1
+              selectPolicy: Min
+              stabilizationWindowSeconds: 300
+            scaleUp:
+              policies:
+              - type: Percent
+                periodSeconds: 60
+                value: 100
+              - type: Pods
+                periodSeconds: 60
+                value: 2
+              selectPolicy: Max
+              stabilizationWindowSeconds: 15
+      cooldownPeriod: 300
+      maxReplicaCount: 5
+      minReplicaCount: 0
+      pollingInterval: 15
+      scaleTargetRef:
+        name: tms-0123456789abcdef0123456789abcdef
+      triggers:
+      - metadata:
+          containerName: triton
+          value: "75"
+        name: cpuUtilization
+        type: cpu
+        metricType: Utilization
+      - metadata:
+          activationThreshold: "0"
+          ignoreNullValues: "false"
+          query: |-
+            clamp_min(
+              sum(tms_avg_request_queue_duration{namespace="tms",tms_lease_id="0123456789abcdef0123456789abcdef"}),
+              scalar(clamp_max(
+                sum(tms_avg_request_queue_duration{namespace="tms",tms_lease_id="0123456789abcdef0123456789abcdef"}) + 10000 * (count(up{job="tms/tms-0123456789abcdef0123456789abcdef"} unless on (namespace, pod) tms_avg_request_queue_duration{namespace="tms",tms_lease_id="0123456789abcdef0123456789abcdef"}) or vector(0)),
+                10000 * scalar(count(tms_avg_request_queue_duration{namespace="tms",tms_lease_id="0123456789abcdef0123456789abcdef"}) + (count(up{job="tms/tms-0123456789abcdef0123456789abcdef"} unless on (namespace, pod) tms_avg_request_queue_duration{namespace="tms",tms_lease_id="0123456789abcdef0123456789abcdef"}) or vector(0)))
+              ))
+            )
+            or
+            sum(0 * absent(up{job="tms/tms-0123456789abcdef0123456789abcdef"}) and on () (count(up offset 5m) > 0))
+          serverAddress: http://prometheus.monitoring.svc:9090
+          threshold: "10000"
+        name: queueTime
+        type: prometheus
+        metricType: AverageValue
+      - metadata:
+          mode: QueueLength
+          queueName: orders-eu
+          value: "5"
+        name: orders
+        type: rabbitmq
+        authenticationRef:
+          kind: TriggerAuthentication
+          name: rabbitmq
+        metricType: AverageValue
     "#);
 }
 
