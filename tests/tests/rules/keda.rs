@@ -21,7 +21,7 @@ use super::{ID, QUEUE, promtool, run, write};
 
 const THRESHOLD: i64 = 10_000;
 /// Situations that are made up.
-const SITUATIONS: u64 = 300;
+const SITUATIONS: u64 = 120;
 
 /// The pods of a lease, each with its queue time or with none.
 type Pods = Vec<Option<i64>>;
