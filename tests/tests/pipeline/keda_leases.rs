@@ -12,7 +12,7 @@ use tms_tests::wait::{inside, until};
 
 use crate::installation::{Client, Installation, models};
 use crate::traffic::Traffic;
-use crate::use_node;
+use crate::{break_node, use_node};
 
 /// As quick as Prometheus, KEDA and the autoscaler can be.
 const QUICK: [&str; 6] = [
@@ -160,7 +160,8 @@ fn a_lease_scales_by_its_queue_time_sleeps_and_is_woken_by_hand_and_by_a_queue()
 
 #[test]
 fn a_lease_is_handed_from_keda_to_tms_and_back_with_one_autoscaler_and_no_dip() {
-    let _pipeline = use_node();
+    // Others have leases there too.
+    let _pipeline = break_node();
     let Some(installation) = installation() else { return };
     let cluster = installation.cluster;
     cluster.start_parts(&[Part::Prometheus, Part::KedaAdapter]);
@@ -169,9 +170,10 @@ fn a_lease_is_handed_from_keda_to_tms_and_back_with_one_autoscaler_and_no_dip() 
         let lease = client.ready(wish(2, Vec::new())).await;
         let name = format!("tms-{}", lease.id);
         let autoscaler = || installation.json(&["get", "hpa", &name]);
+        let of_lease = format!("tms.internal/lease-id={}", lease.id);
         let owned_by = async |kind: &str, metric: &str| {
             until(&format!("the autoscaler belongs to the {kind}"), 60, async || {
-                let all = installation.json(&["get", "hpa"]);
+                let all = installation.json(&["get", "hpa", "--selector", &of_lease]);
                 assert_eq!(all["items"].as_array().map(Vec::len), Some(1), "never two: {all}");
                 let found = autoscaler();
                 let is_so = found["metadata"]["ownerReferences"][0]["kind"] == kind
@@ -188,7 +190,7 @@ fn a_lease_is_handed_from_keda_to_tms_and_back_with_one_autoscaler_and_no_dip() 
         let uid = autoscaler()["metadata"]["uid"].clone();
         let pods = installation.pods(&lease.id);
         // The generation of a ReplicaSet counts changes of its spec, replicas included.
-        let sets = ["get", "replicasets", "--selector", &format!("tms.internal/lease-id={}", lease.id)];
+        let sets = ["get", "replicasets", "--selector", &of_lease];
         let generation = || installation.json(&sets)["items"][0]["metadata"]["generation"].clone();
         let before = generation();
 
@@ -206,11 +208,14 @@ fn a_lease_is_handed_from_keda_to_tms_and_back_with_one_autoscaler_and_no_dip() 
             assert_eq!(autoscaler()["metadata"]["uid"], uid, "it stays the same");
             assert_eq!(generation(), before, "no replica came or went");
             assert_eq!(installation.pods(&lease.id), pods);
-            let left = installation.json(&["get", "scaledobject"]);
+            let left = installation.json(&["get", "scaledobject", "--selector", &of_lease]);
             let expected = usize::from(provider == "keda");
             assert_eq!(left["items"].as_array().map(Vec::len), Some(expected), "{left}");
         }
         assert_ne!(autoscaler()["status"], Value::Null);
+        // Its server is another one by now.
+        let client = installation.client();
+        client.until(&lease.id, "is known", |_| true).await;
         client.release(&lease.id).await;
     });
 }

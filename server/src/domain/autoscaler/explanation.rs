@@ -345,5 +345,12 @@ fn unknowns(evidence: &Evidence) -> Vec<String> {
             "TMS cannot read {name} of each pod, and shows the autoscaler's own value without what it proposes: {why}."
         ))
     });
-    pods.into_iter().chain(samples).chain(events).collect()
+    let totals = evidence.totals.iter().filter_map(|(name, total)| {
+        let why = total.milli.as_ref().err().filter(|_| is_reported(name))?;
+        Some(format!(
+            "TMS cannot read {} as KEDA tells it, and shows the autoscaler's own value without what it proposes: {why}.",
+            name.key()
+        ))
+    });
+    pods.into_iter().chain(samples).chain(totals).chain(events).collect()
 }
