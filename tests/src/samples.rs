@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
-use tms_server::domain::bounds::{GpuSource, Provider};
+use tms_server::domain::bounds::{GpuSource, Keda, Provider};
 use tms_server::domain::lease::{Lease, LeaseId, Model, Placement, Report, Spec, Tenure, Triton};
 use tms_server::domain::plan::{Settings, render};
 use tms_server::domain::repositories::{AccessMode, Claim, Repositories};
@@ -31,6 +31,11 @@ pub fn settings(installation: &str) -> Settings {
             maximum_total_bytes: 200 << 30,
         },
         provider: Provider::Adapter,
+        keda: Keda {
+            prometheus_url: Some("http://prometheus.monitoring.svc:9090".to_owned()),
+            polling_interval_seconds: 15,
+            cooldown_seconds: 300,
+        },
         gpu_source: GpuSource::Triton,
         scrape_interval_seconds: 15,
         scrape_timeout_seconds: 10,
@@ -59,6 +64,7 @@ pub fn autoscaled_on<const N: usize>(metrics: [(MetricName, i64); N], minimum: u
         maximum,
         metrics: BTreeMap::from(metrics),
         behavior: Behavior { scale_up: rules(15, 2, 60), scale_down: rules(300, 1, 120) },
+        triggers: Vec::new(),
     })
 }
 
@@ -95,6 +101,7 @@ pub fn lease(namespace: &str, scaling: Scaling, settings: &Settings) -> Lease {
         created_at: now,
         expires_at: now + spec.lifetime,
         tenure: Tenure::starting(now),
+        waking_since: None,
         end: None,
         generation: 1,
         version: 1,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tms_server::cluster::kubernetes::{Kubernetes, Limits, Options};
 use tms_server::cluster::{Act, ActError, Observe};
+use tms_server::domain::bounds::Provider;
 use tms_server::domain::lease::Lease;
 use tms_server::domain::observed::Objects;
 use tms_server::domain::plan::{Plan, Settings, plan};
@@ -177,6 +178,83 @@ fn a_lease_is_handed_to_an_autoscaler_and_back_without_a_dip() {
         until_objects(&server, &lease, &fixed, Objects::Match).await;
         assert_eq!(world.get(&deployment)["spec"]["replicas"], 4);
         assert_eq!(world.get("hpa")["items"], serde_json::json!([]));
+    });
+}
+
+#[test]
+fn an_autoscaler_is_handed_to_keda_and_back_as_the_same_object_without_a_dip() {
+    let Some(cluster) = Cluster::shared() else { return };
+    inside(cluster, || async {
+        let world = World::new(cluster);
+        let server = world.server().await;
+        let lease = world.lease(autoscaled(2, 5));
+        let own = world.plan(&lease, &server);
+        apply(&server, &lease, &own).await;
+        until_objects(&server, &lease, &own, Objects::Match).await;
+        let name = lease.id.object_name();
+        let (hpa, scaled_object) = (format!("hpa/{name}"), format!("scaledobject/{name}"));
+        let (uid, spec) = {
+            let before = world.get(&hpa);
+            (before["metadata"]["uid"].clone(), before["spec"]["metrics"].clone())
+        };
+        until("both replicas are ready", 30, async || {
+            (server.observe(&lease, &own).replicas.ready == 2).then_some(())
+        })
+        .await;
+        let generation = || world.get("replicasets")["items"][0]["metadata"]["generation"].clone();
+        let before = generation();
+
+        let settings = Settings { provider: Provider::Keda, ..world.settings.clone() };
+        let scaled = plan(&lease, &settings, &server.capabilities());
+        apply(&server, &lease, &scaled).await;
+        until_objects(&server, &lease, &scaled, Objects::Match).await;
+        // The API server takes it as it is, and a server that starts now finds nothing to put back.
+        assert_eq!(world.server().await.observe(&lease, &scaled).objects, Objects::Match);
+        assert_eq!(world.get(&hpa)["metadata"]["uid"], uid, "KEDA takes it over");
+
+        // What KEDA does: it marks its own object, and makes the autoscaler its own.
+        let owner = world.get(&scaled_object)["metadata"]["uid"].clone();
+        world.patch(
+            &scaled_object,
+            &format!(r#"{{"metadata":{{"finalizers":["finalizer.keda.sh"],"labels":{{"scaledobject.keda.sh/name":"{name}"}}}}}}"#),
+        );
+        let taken = serde_json::json!({
+            "metadata": {
+                "annotations": { "tms.internal/triggers": "queueTime" },
+                "ownerReferences": [{
+                    "apiVersion": "keda.sh/v1alpha1", "kind": "ScaledObject", "name": name, "uid": owner,
+                    "controller": true, "blockOwnerDeletion": true,
+                }],
+            },
+            "spec": { "metrics": [{ "type": "External", "external": {
+                "metric": { "name": "s0-prometheus" },
+                "target": { "type": "AverageValue", "averageValue": "10k" },
+            } }] },
+        });
+        world.patch(&hpa, &taken.to_string());
+        until("the change is seen by a server that starts then", 20, async || {
+            (world.server().await.observe(&lease, &scaled).objects == Objects::Match).then_some(())
+        })
+        .await;
+        until_objects(&server, &lease, &scaled, Objects::Match).await;
+
+        // And back: the ScaledObject goes first, and leaves the autoscaler.
+        until_objects(&server, &lease, &own, Objects::Differ).await;
+        apply(&server, &lease, &own).await;
+        until_objects(&server, &lease, &own, Objects::Match).await;
+        until("the autoscaler belongs to nobody", 30, async || {
+            world.get(&hpa)["metadata"]["ownerReferences"].is_null().then_some(())
+        })
+        .await;
+        world.patch(&scaled_object, r#"{"metadata":{"finalizers":null}}"#);
+        until_objects(&server, &lease, &own, Objects::Differ).await;
+        apply(&server, &lease, &own).await;
+        until_objects(&server, &lease, &own, Objects::Match).await;
+        let after = world.get(&hpa);
+        assert_eq!((&after["metadata"]["uid"], &after["spec"]["metrics"]), (&uid, &spec));
+        assert_eq!(after["metadata"]["ownerReferences"][0]["kind"], "Deployment");
+        assert_eq!(world.get("scaledobjects")["items"], serde_json::json!([]));
+        assert_eq!(generation(), before, "no replica came or went");
     });
 }
 

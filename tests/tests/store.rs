@@ -16,7 +16,8 @@ use tms_server::domain::lease::{
 };
 use tms_server::domain::life::{Deadlines, Update};
 use tms_server::domain::scaling::{
-    Autoscaling, Behavior, MetricName, PolicyKind, Scaling, ScalingPolicy, ScalingRules, SelectPolicy,
+    AuthenticationKind, Autoscaling, Behavior, MetricName, PolicyKind, Scaling, ScalingPolicy, ScalingRules,
+    SelectPolicy, Trigger, TriggerAuthentication, TriggerMetric,
 };
 use tms_server::store::{
     Admission, Admitted, Announcement, ChangeError, Changed, Cursor, Filter, Found, Options, Page,
@@ -871,6 +872,7 @@ fn lease(owner: &str) -> Lease {
         created_at: start(),
         expires_at: at(60),
         tenure: Tenure::starting(start()),
+        waking_since: None,
         end: None,
         generation: 1,
         version: 1,
@@ -925,6 +927,7 @@ fn full_lease() -> Lease {
     lease.expires_at = "9999-12-30T22:00:00.999999Z".parse().unwrap();
     lease.generation = 41;
     lease.tenure = Tenure { renewed_at: at(1), noticed_until: at(2), last_used_at: Some(at(3)) };
+    lease.waking_since = Some(at(4));
     lease.spec = Spec {
         models: vec![
             Model { name: "b".to_owned(), uri: "s3://bucket/b?x='\"\\".to_owned() },
@@ -951,6 +954,17 @@ fn full_lease() -> Lease {
                 scale_up: rules(SelectPolicy::Max, PolicyKind::Pods, Some(50)),
                 scale_down: rules(SelectPolicy::Disabled, PolicyKind::Percent, None),
             },
+            triggers: vec![Trigger {
+                kind: "orders".to_owned(),
+                trigger_type: "rabbitmq".to_owned(),
+                metric_type: TriggerMetric::Value,
+                authentication: Some(TriggerAuthentication {
+                    kind: AuthenticationKind::ClusterTriggerAuthentication,
+                    name: "rabbitmq".to_owned(),
+                }),
+                fixed: labels(&[("mode", "QueueLength")]),
+                metadata: labels(&[("queueName", "\u{0}"), ("", "")]),
+            }],
         }),
         lifetime: SignedDuration::new(3600, 1),
         labels: labels(&[("team", "vision"), ("", "")]),

@@ -29,6 +29,8 @@ pub struct Lease {
     pub endpoint: Option<Endpoint>,
     pub active_metrics: BTreeMap<String, i64>,
     pub last_used_at: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waking_since: Option<Timestamp>,
 }
 
 /// What was granted.
@@ -88,6 +90,15 @@ pub struct Autoscaling {
     pub max_replicas: Option<u32>,
     pub metrics: BTreeMap<String, Metric>,
     pub behavior: Option<Behavior>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub triggers: Vec<Trigger>,
+}
+
+/// A signal from outside the pods.
+#[derive(Debug, Clone, Serialize)]
+pub struct Trigger {
+    pub kind: String,
+    pub metadata: BTreeMap<String, String>,
 }
 
 /// What a lease asked of a metric.
@@ -223,6 +234,7 @@ impl From<&v1::Lease> for Lease {
             endpoint: lease.endpoint.as_ref().map(Endpoint::from),
             active_metrics: lease.active_metrics.clone(),
             last_used_at: lease.last_used_at.as_ref().and_then(timestamp),
+            waking_since: lease.waking_since.as_ref().and_then(timestamp),
         }
     }
 }
@@ -287,6 +299,14 @@ impl From<&v1::Autoscaling> for Autoscaling {
                 scale_up: behavior.scale_up.as_ref().map(ScalingRules::from),
                 scale_down: behavior.scale_down.as_ref().map(ScalingRules::from),
             }),
+            triggers: autoscaling
+                .triggers
+                .iter()
+                .map(|trigger| Trigger {
+                    kind: trigger.kind.clone(),
+                    metadata: trigger.metadata.iter().map(|(k, v)| (k.clone(), v.clone())).collect(),
+                })
+                .collect(),
         }
     }
 }

@@ -135,7 +135,13 @@ impl Observe for Manifests {
             Some(files) if files == self::files(plan) => Objects::Written,
             Some(_) => Objects::Differ,
         };
-        Observed { objects, replicas: Replicas::default(), deployment_fault: None, pods: Vec::new() }
+        Observed {
+            objects,
+            replicas: Replicas::default(),
+            deployment_fault: None,
+            pods: Vec::new(),
+            active_at: None,
+        }
     }
 
     fn seen(&self) -> BTreeSet<LeaseId> {

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use jiff::SignedDuration;
 
-use super::labels;
 use super::reader::Reader;
+use super::{keda, labels};
 use crate::domain::bounds::{AutoscalingBounds, GpuSource, MetricBounds, Provider};
 use crate::domain::scaling::{Behavior, MetricName, PolicyKind, ScalingPolicy, ScalingRules, SelectPolicy};
 
@@ -33,9 +33,10 @@ pub(super) fn bounds(reader: &mut Reader) -> Option<AutoscalingBounds> {
         &[("triton", GpuSource::Triton), ("dcgm", GpuSource::Dcgm)],
         None,
     );
-    let replicas = replicas(reader);
+    let replicas = replicas(reader, provider);
     let behavior = behavior(reader);
     let metrics = metrics(reader);
+    let triggers = keda::triggers(reader);
     let bounds = AutoscalingBounds {
         enabled: enabled?,
         provider: provider?,
@@ -47,6 +48,7 @@ pub(super) fn bounds(reader: &mut Reader) -> Option<AutoscalingBounds> {
         maximum: replicas.maximum?,
         metrics: metrics?,
         behavior: behavior?,
+        triggers: triggers?,
     };
     if bounds.enabled {
         warn_of_metrics(reader, &bounds);
@@ -57,12 +59,7 @@ pub(super) fn bounds(reader: &mut Reader) -> Option<AutoscalingBounds> {
 fn provider(reader: &mut Reader) -> Option<Provider> {
     let key = "server.autoscaling.provider";
     let words = [("adapter", Provider::Adapter), ("builtin", Provider::Builtin), ("keda", Provider::Keda)];
-    match reader.choice(key, &words, None)? {
-        provider @ (Provider::Adapter | Provider::Builtin) => Some(provider),
-        Provider::Keda => {
-            reader.fault(key, "is not available in this version: must be adapter or builtin".to_owned(), None)
-        }
-    }
+    reader.choice(key, &words, None)
 }
 
 struct Replicas {
@@ -73,18 +70,16 @@ struct Replicas {
     maximum: Option<u32>,
 }
 
-fn replicas(reader: &mut Reader) -> Replicas {
+fn replicas(reader: &mut Reader, provider: Option<Provider>) -> Replicas {
     let lower = "server.autoscaling.replicas.limits.minimum.lowerBound";
     let upper = "server.autoscaling.replicas.limits.minimum.upperBound";
     let minimum = "server.autoscaling.replicas.default.minimum";
     let maximum = "server.autoscaling.replicas.default.maximum";
     let limit = "server.autoscaling.replicas.limits.maximum";
 
-    let lower_bound = number_of_replicas(reader, lower, "A2");
-    if lower_bound.is_none() && reader.faults.last().is_some_and(|fault| fault.rule == Some("A2")) {
-        reader.advise("no lease scales to zero replicas in this version");
-    }
+    let lower_bound = lower_bound(reader, lower, provider);
     let upper_bound = number_of_replicas(reader, upper, "A1");
+    // A lease that does not say has no trigger that could wake it.
     let default_minimum = number_of_replicas(reader, minimum, "A1");
     let default_maximum = number_of_replicas(reader, maximum, "A1");
     let most = number_of_replicas(reader, limit, "A1");
@@ -99,6 +94,18 @@ fn replicas(reader: &mut Reader) -> Replicas {
     reader.demand_order(minimum, maximum, Some("A4"));
     reader.demand_order(maximum, limit, Some("A4"));
     Replicas { default_minimum, default_maximum, lower_bound, upper_bound, maximum: most }
+}
+
+/// Only KEDA wakes a lease that has no replicas.
+fn lower_bound(reader: &mut Reader, key: &str, provider: Option<Provider>) -> Option<u32> {
+    let bound = reader.integer(key, 0..=i64::from(i32::MAX), |_| Some("A1"));
+    let bound = bound.and_then(|bound| u32::try_from(bound).ok())?;
+    if bound > 0 || provider.is_none_or(|provider| provider == Provider::Keda) {
+        return Some(bound);
+    }
+    let problem =
+        "must be at least 1: leases scale to zero replicas with server.autoscaling.provider keda alone";
+    reader.fault(key, problem.to_owned(), Some("A2"))
 }
 
 fn number_of_replicas(reader: &mut Reader, key: &str, rule_of_zero: &'static str) -> Option<u32> {

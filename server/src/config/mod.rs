@@ -9,6 +9,7 @@ pub mod check;
 mod demand;
 mod environment;
 pub mod finding;
+mod keda;
 mod labels;
 mod layer;
 mod reader;
@@ -320,6 +321,7 @@ fn config(reader: &mut Reader, password: Option<SecretString>) -> Option<Config>
     let autoscaling = autoscaling::bounds(reader);
     let prometheus = autoscaling::prometheus(reader);
     let builtin = builtin::builtin(reader);
+    let keda = keda::keda(reader);
     let triton = server::triton(reader);
     let metrics = server::metrics(reader);
     let logging = server::logging(reader);
@@ -328,7 +330,8 @@ fn config(reader: &mut Reader, password: Option<SecretString>) -> Option<Config>
 
     let (images, autoscaling, prometheus, triton) = (images?, autoscaling?, prometheus?, triton?);
     let (cluster, leases, repositories) = (cluster?, leases?, repositories?);
-    let listen = listen?;
+    let (listen, keda) = (listen?, keda?);
+    keda::demand_prometheus(reader, &keda, &autoscaling);
     let custom_metrics = builtin::custom_metrics(
         reader,
         builtin?,
@@ -352,6 +355,7 @@ fn config(reader: &mut Reader, password: Option<SecretString>) -> Option<Config>
         rule_labels: prometheus.rule_labels,
         repositories: repositories.clone(),
         provider: autoscaling.provider,
+        keda,
         gpu_source: autoscaling.gpu_source,
         scrape_interval_seconds: prometheus.scrape_interval_seconds,
         scrape_timeout_seconds: prometheus.scrape_timeout_seconds,

@@ -65,7 +65,7 @@ impl Schema<'_> {
             .demands
             .keys()
             .filter_map(|demanded| demanded.strip_prefix(&below))
-            .map(|name| (name.to_owned(), Shape::Leaf))
+            .map(|name| Shape::of_item(key.trim_end_matches("[]"), name))
             .collect();
         if names.is_empty() { self.at(shape, key) } else { self.map(&names, key) }
     }

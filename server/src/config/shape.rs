@@ -24,10 +24,12 @@ pub(super) enum Shape {
 }
 
 /// Keys whose maps hold names of the administrator's choice.
-const FREE: [&str; 8] = [
+const FREE: [&str; 10] = [
     "kubernetes.customLabels",
     "kubernetes.customAnnotations",
     "server.apiService.annotations",
+    "server.autoscaling.keda.triggers[].leaseMetadata",
+    "server.autoscaling.keda.triggers[].metadata",
     "server.autoscaling.prometheus.podMonitorLabels",
     "server.autoscaling.prometheus.ruleLabels",
     "server.deployment.nodeSelector",
@@ -36,9 +38,21 @@ const FREE: [&str; 8] = [
 ];
 
 /// Lists that are empty by default, and the keys of their items, which the built-in values.yaml cannot show.
-const ITEMS: [(&str, [&str; 2]); 2] = [
-    ("server.modelRepositories.pvc", ["claimName", "accessMode"]),
-    ("server.modelRepositories.https", ["targetUri", "secretName"]),
+const ITEMS: [(&str, &[&str]); 3] = [
+    (
+        "server.autoscaling.keda.triggers",
+        &[
+            "kind",
+            "type",
+            "metricType",
+            "authenticationName",
+            "authenticationKind",
+            "metadata",
+            "leaseMetadata",
+        ],
+    ),
+    ("server.modelRepositories.pvc", &["claimName", "accessMode"]),
+    ("server.modelRepositories.https", &["targetUri", "secretName"]),
 ];
 
 /// Keys whose lists hold maps that Kubernetes alone reads.
@@ -87,7 +101,7 @@ impl Shape {
             }
             Content::List(items) => {
                 let item = match ITEMS.iter().find(|(list, _)| *list == key) {
-                    Some((_, keys)) => Self::Map(keys.map(|key| (key.to_owned(), Self::Leaf)).into()),
+                    Some((_, keys)) => Self::Map(keys.iter().map(|name| Self::of_item(key, name)).collect()),
                     None => items.first().map_or(Self::Leaf, |item| Self::at(&item.value, "")),
                 };
                 Self::List(Box::new(item))
@@ -96,6 +110,12 @@ impl Shape {
                 Self::Leaf
             }
         }
+    }
+
+    /// Returns what stands at a key of the items of a list.
+    pub(super) fn of_item(list: &str, name: &str) -> (String, Self) {
+        let is_free = FREE.contains(&format!("{list}[].{name}").as_str());
+        (name.to_owned(), if is_free { Self::Free } else { Self::Leaf })
     }
 
     fn expected(&self) -> &'static str {

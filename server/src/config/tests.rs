@@ -242,7 +242,34 @@ fn a_broken_value_stops_the_start_with_its_key_and_rule() {
         (&format!("{behavior}.scaleUp.policies"), "[]", "[A15]"),
         (&format!("{behavior}.scaleUp.selectPolicy"), "max", "[A15]"),
         (&format!("{behavior}.scaleDown.tolerance"), "-0.1", "[A15]"),
-        ("server.autoscaling.provider", "keda", "not available in this version"),
+        ("server.autoscaling.provider", "hpa", "adapter, builtin or keda"),
+        ("server.autoscaling.keda.prometheusUrl", "prometheus:9090", "must be a URL"),
+        ("server.autoscaling.keda.pollingInterval", "0s", "from 1s to 1h"),
+        ("server.autoscaling.keda.pollingInterval", "1500ms", "whole seconds"),
+        ("server.autoscaling.keda.cooldownPeriod", "25h", "from 0s to 24h"),
+        ("server.autoscaling.keda.triggers", "[{type: rabbitmq}]", "kind"),
+        ("server.autoscaling.keda.triggers", "[{kind: orders}]", "type"),
+        ("server.autoscaling.keda.triggers", "[{kind: queueTime, type: rabbitmq}]", "name of a metric"),
+        ("server.autoscaling.keda.triggers", "[{kind: Orders, type: rabbitmq}]", "1 to 63"),
+        ("server.autoscaling.keda.triggers", "[{kind: load, type: cpu}]", "cannot wake"),
+        ("server.autoscaling.keda.triggers", "[{kind: a, type: b}, {kind: a, type: c}]", "must not repeat"),
+        (
+            "server.autoscaling.keda.triggers",
+            "[{kind: a, type: b, metricType: Utilization}]",
+            "AverageValue or Value",
+        ),
+        ("server.autoscaling.keda.triggers", "[{kind: a, type: b, metadata: {value: 5}}]", "quotes"),
+        (
+            "server.autoscaling.keda.triggers",
+            "[{kind: a, type: b, leaseMetadata: {value: 5..1}}]",
+            "a range of integers",
+        ),
+        (
+            "server.autoscaling.keda.triggers",
+            "[{kind: a, type: b, metadata: {value: '7'}, leaseMetadata: {value: 1..5}}]",
+            "must be one of the integers from 1 to 5",
+        ),
+        ("server.autoscaling.keda.triggers", "[{kind: a, type: b, secret: c}]", "is not a key of TMS"),
         ("server.autoscaling.builtin.listenPort", "65536", "from 0 to 65535"),
         ("server.autoscaling.builtin.serviceName", "1st", "is not the name of a Service"),
         ("server.autoscaling.builtin.prometheusUrl", "prometheus:9090", "must be a URL"),
@@ -934,4 +961,31 @@ fn every_key_of_the_schema_is_read_by_the_server() {
     let mut found = Vec::new();
     unread(&serde_json::from_str(&schema::schema()).unwrap(), "", &mut found);
     assert_eq!(found, [""; 0]);
+}
+
+#[test]
+fn keda_is_a_provider_with_a_prometheus_and_lets_leases_sleep() {
+    let values = |more: &str| {
+        format!(
+            "server: {{autoscaling: {{enable: true, provider: keda, replicas: {{limits: {{minimum: {{lowerBound: 0}}}}}}, \
+             metrics: {{queueTime: {{allowed: true}}}}{more}}}}}"
+        )
+    };
+    assert!(
+        refused(&values("")).contains("server.autoscaling.keda.prometheusUrl"),
+        "{}",
+        refused(&values(""))
+    );
+    let triggers = "{kind: orders, type: rabbitmq, authenticationName: rabbitmq, metadata: {mode: QueueLength}, \
+                    leaseMetadata: {queueName: orders-*, value: 1..100}}";
+    let keda = format!(", keda: {{prometheusUrl: 'http://prometheus:9090', triggers: [{triggers}]}}");
+    let (config, warnings) = accepted(&values(&keda));
+    assert_eq!(warnings, "");
+    let bounds = &config.bounds.autoscaling;
+    assert_eq!((bounds.provider, bounds.minimum_lower_bound), (Provider::Keda, 0));
+    let [trigger] = bounds.triggers.as_slice() else { panic!("{:?}", bounds.triggers) };
+    assert_eq!(trigger.authentication.as_ref().map(|it| it.name.as_str()), Some("rabbitmq"));
+    assert!(trigger.settable["queueName"].admits("orders-eu") && trigger.settable["value"].admits("20"));
+    let plan = config.plan_settings("one".into());
+    assert_eq!((plan.keda.polling_interval_seconds, plan.keda.cooldown_seconds), (15, 300));
 }

@@ -21,13 +21,13 @@ pub struct Capabilities {
 
 impl Capabilities {
     /// Returns what manifests may rely on when the cluster that will receive them is not known: Kubernetes 1.33 with
-    /// Prometheus Operator.
+    /// Prometheus Operator, and with KEDA where that is the provider.
     pub fn assumed() -> Self {
         Self {
             kubernetes: Some((1, 33)),
             pod_monitor: true,
             prometheus_rule: true,
-            scaled_object: false,
+            scaled_object: true,
             custom_metrics: true,
             resource_metrics: true,
             custom_metrics_service: None,

@@ -22,6 +22,8 @@ pub enum Step {
     Notice,
     /// Keep what was seen.
     Report(Report),
+    /// Let it fall asleep again, some time: it is awake.
+    Awake,
     /// Delete its objects.
     Delete,
     /// Keep that it holds nothing any more.
@@ -66,10 +68,23 @@ pub fn decide(lease: &Lease, observed: &Observed, deadlines: &Deadlines, now: Ti
     if report != lease.report {
         return Step::Report(report);
     }
+    if is_awake(lease, observed) {
+        return Step::Awake;
+    }
     match observed.objects {
         Objects::Absent | Objects::Differ => Step::Apply,
         Objects::Deleting | Objects::Match | Objects::Written | Objects::Superseded(_) => Step::Rest,
     }
+}
+
+/// Whether a lease that was to wake has: a replica serves, and KEDA has taken it for active since, so that the cooldown begins
+/// then. KEDA tells whole seconds.
+fn is_awake(lease: &Lease, observed: &Observed) -> bool {
+    let Some(asked_at) = lease.waking_since else { return false };
+    let ready = observed.pods.iter().filter(|pod| pod.is_ready);
+    let since = ready.filter_map(|pod| pod.start.ready_at).min().map_or(asked_at, |at| at.max(asked_at));
+    let is_counted = observed.active_at.is_some_and(|at| at.as_second() >= since.as_second());
+    observed.objects == Objects::Match && observed.replicas.ready > 0 && is_counted
 }
 
 /// Returns the report of `lease` from what was seen.
@@ -116,13 +131,22 @@ fn phase(lease: &Lease, observed: &Observed) -> Phase {
         Phase::Asleep
     } else if is_enough && !(was_ready && observed.pods.iter().any(|pod| progress::cannot_load(lease, pod))) {
         Phase::Ready
-    } else if was_ready {
+    } else if was_ready && !wakes(lease, observed) {
         Phase::Degraded
     } else if observed.pods.iter().any(|pod| pod.is_running) {
         Phase::Loading
     } else {
         Phase::Provisioning
     }
+}
+
+/// Whether a lease that slept has no ready replica because the first one starts.
+fn wakes(lease: &Lease, observed: &Observed) -> bool {
+    let has_slept = match lease.report.phase {
+        Phase::Asleep | Phase::Provisioning | Phase::Loading => true,
+        Phase::Pending | Phase::Ready | Phase::Degraded | Phase::Written => false,
+    };
+    lease.spec.scaling.minimum() == 0 && has_slept && observed.replicas.ready == 0
 }
 
 fn is_to_be_applied(objects: Objects) -> bool {
@@ -213,7 +237,10 @@ mod tests {
         End, EndReason, LeaseId, Model, ModelState, Placement, Replicas, Spec, State, Tenure, Triton,
     };
     use crate::domain::observed::{ModelFault, PodSeen};
-    use crate::domain::scaling::Scaling;
+    use crate::domain::scaling::{
+        Autoscaling, Behavior, MetricName, PolicyKind, Scaling, ScalingPolicy, ScalingRules, SelectPolicy,
+    };
+    use crate::domain::start::Start;
 
     /// Half an hour to load, a notice five minutes before the end.
     fn deadlines() -> Deadlines {
@@ -256,6 +283,7 @@ mod tests {
             created_at: at(0),
             expires_at: at(60),
             tenure: Tenure::starting(at(0)),
+            waking_since: None,
             end: None,
             generation: 1,
             version: 1,
@@ -267,7 +295,7 @@ mod tests {
         let is_absent = objects == Objects::Absent;
         let replicas =
             if is_absent { Replicas::default() } else { Replicas { desired: 2, current: 2, ready } };
-        Observed { objects, replicas, deployment_fault: None, pods: Vec::new() }
+        Observed { objects, replicas, deployment_fault: None, pods: Vec::new(), active_at: None }
     }
 
     fn ended(mut lease: Lease) -> Lease {
@@ -286,6 +314,72 @@ mod tests {
         lease.report.replicas = Replicas { desired: 2, current: 2, ready: 2 };
         lease.report.models[0].state = ModelState::Ready;
         lease
+    }
+
+    /// A lease that may sleep, was ready, and was in this phase when it was looked at last.
+    fn sleepy(phase: Phase) -> Lease {
+        let mut lease = was_ready(lease());
+        let rules = || ScalingRules {
+            stabilization_window_seconds: 0,
+            select_policy: SelectPolicy::Max,
+            policies: vec![ScalingPolicy { kind: PolicyKind::Pods, value: 1, period_seconds: 60 }],
+            tolerance_milli: None,
+        };
+        lease.spec.scaling = Scaling::Auto(Autoscaling {
+            minimum: 0,
+            maximum: 2,
+            metrics: BTreeMap::from([(MetricName::QueueTime, 10_000)]),
+            behavior: Behavior { scale_up: rules(), scale_down: rules() },
+            triggers: Vec::new(),
+        });
+        lease.report.phase = phase;
+        lease.report.replicas = Replicas::default();
+        lease.report.models[0].state =
+            if phase == Phase::Ready { ModelState::Ready } else { ModelState::Pending };
+        lease
+    }
+
+    /// So many replicas wanted, so many of them ready.
+    fn scaled(desired: u32, ready: u32) -> Observed {
+        let replicas = Replicas { desired, current: desired, ready };
+        let pods = vec![PodSeen { is_running: true, ..PodSeen::default() }; desired as usize];
+        Observed { replicas, pods, ..seen(Objects::Match, ready) }
+    }
+
+    #[test]
+    fn a_lease_that_may_sleep_is_asleep_starts_and_is_ready_but_not_degraded_when_it_wakes() {
+        let waking = |phase, minute| Lease { waking_since: Some(at(minute)), ..sleepy(phase) };
+        let active = |minute, ready| Observed { active_at: Some(at(minute)), ..scaled(1, ready) };
+        let pending = Observed { pods: Vec::new(), ..scaled(1, 0) };
+        let cases = [
+            (sleepy(Phase::Ready), scaled(0, 0), "ASLEEP: "),
+            (sleepy(Phase::Asleep), scaled(0, 0), "Rest"),
+            (sleepy(Phase::Asleep), pending, "PROVISIONING: "),
+            (sleepy(Phase::Asleep), scaled(1, 0), "LOADING: "),
+            (sleepy(Phase::Loading), scaled(1, 1), "READY: "),
+            (sleepy(Phase::Provisioning), scaled(0, 0), "ASLEEP: "),
+            // One that served and does so no more has trouble, however few replicas it may have.
+            (sleepy(Phase::Ready), scaled(1, 0), "DEGRADED: 0 of 1 replicas are ready"),
+            (sleepy(Phase::Degraded), scaled(1, 0), "DEGRADED: 0 of 1 replicas are ready"),
+            // It is awake once a replica serves and KEDA counts its cooldown.
+            (waking(Phase::Asleep, 2), scaled(0, 0), "Rest"),
+            (waking(Phase::Ready, 2), Observed { active_at: Some(at(1)), ..scaled(1, 1) }, "READY: "),
+            (waking(Phase::Ready, 2), active(2, 1), "READY: "),
+        ];
+        for (line, (lease, observed, expected)) in cases.into_iter().enumerate() {
+            assert_eq!(outcome(&lease, &observed, 3), expected, "case {line}");
+        }
+        let mut reported = waking(Phase::Ready, 2);
+        reported.report.replicas = Replicas { desired: 1, current: 1, ready: 1 };
+        assert_eq!(outcome(&reported, &active(1, 1), 3), "Rest", "KEDA has not heard of it yet");
+        assert_eq!(outcome(&reported, &active(2, 1), 3), "Awake");
+        let start = Start { ready_at: Some(at(3)), ..Start::default() };
+        let slow = vec![PodSeen { is_ready: true, start, ..PodSeen::default() }];
+        let loaded = |minute| Observed { pods: slow.clone(), ..active(minute, 1) };
+        assert_eq!(outcome(&reported, &loaded(2), 4), "Rest", "a cooldown is not for loading");
+        assert_eq!(outcome(&reported, &loaded(3), 4), "Awake");
+        let differs = Observed { objects: Objects::Differ, ..active(2, 1) };
+        assert_eq!(outcome(&reported, &differs, 3), "Apply");
     }
 
     fn was_written(mut lease: Lease) -> Lease {
@@ -514,6 +608,8 @@ mod tests {
         Minutes(i64),
         OwnerReleases,
         OwnerRenews,
+        OwnerActivates,
+        KedaLooks,
     }
 
     fn weather() -> impl Strategy<Value = Weather> {
@@ -525,6 +621,8 @@ mod tests {
             (1..40i64).prop_map(Weather::Minutes),
             Just(Weather::OwnerReleases),
             Just(Weather::OwnerRenews),
+            Just(Weather::OwnerActivates),
+            Just(Weather::KedaLooks),
         ]
     }
 
@@ -547,6 +645,11 @@ mod tests {
                 Weather::OwnerReleases => {
                     self.lease.release(at(self.minute));
                 }
+                Weather::OwnerActivates => {
+                    // So does it here.
+                    let _ = self.lease.activate(at(self.minute));
+                }
+                Weather::KedaLooks => self.observed.active_at = Some(at(self.minute)),
                 Weather::OwnerRenews => {
                     let bounds = crate::domain::lease::LifetimeBounds {
                         minimum: SignedDuration::from_mins(1),
@@ -579,6 +682,7 @@ mod tests {
                     Step::Invalidate(report) => drop(self.lease.invalidate(report, now)),
                     Step::Report(report) => drop(self.lease.observe(report)),
                     Step::Close => drop(self.lease.close(now)),
+                    Step::Awake => drop(self.lease.awake().expect("it was to wake")),
                 }
                 steps.push(step);
             }
@@ -587,8 +691,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_happens_repeated_steps_reach_rest(story in prop::collection::vec(weather(), 0..20)) {
-            let mut world = World { lease: lease(), observed: seen(Objects::Absent, 0), minute: 0 };
+        fn whatever_happens_repeated_steps_reach_rest(
+            story in prop::collection::vec(weather(), 0..20),
+            may_sleep: bool,
+        ) {
+            let mut lease = lease();
+            if may_sleep {
+                (lease.spec.scaling, lease.waking_since) = (sleepy(Phase::Pending).spec.scaling, Some(at(0)));
+            }
+            let mut world = World { lease, observed: seen(Objects::Absent, 0), minute: 0 };
             for weather in story {
                 world.happen(weather);
                 let had_ended = world.lease.end.is_some();

@@ -97,6 +97,8 @@ pub struct Lease {
     pub tenure: Tenure,
     /// How and when it ended.
     pub end: Option<End>,
+    /// Since when a lease that may sleep is to wake, until a replica is ready. So it begins, too.
+    pub waking_since: Option<Timestamp>,
     /// Raised with each change of intent.
     pub generation: i64,
     /// Raised with each change.

@@ -184,6 +184,7 @@ impl Lease {
         let mut changed = Vec::new();
         if let Some(scaling) = update.scaling.as_ref().filter(|scaling| **scaling != self.spec.scaling) {
             self.spec.scaling = scaling.clone();
+            self.waking_since = self.waking_since.filter(|_| scaling.minimum() == 0);
             changed.push(describe(scaling));
         }
         if let Some(labels) = update.labels.as_ref().filter(|labels| **labels != self.spec.labels) {
@@ -209,6 +210,29 @@ impl Lease {
             return Ok(None);
         }
         Ok(Some(Happening { reason: "Updated", message: format!("changed {}", changed.join(", ")) }))
+    }
+
+    /// Wakes a lease that may sleep, or keeps it awake for another cooldown. Of one that never sleeps nothing changes.
+    pub fn activate(&mut self, now: Timestamp) -> Result<Option<Happening>, Ended> {
+        self.refuse_ended(now)?;
+        if self.spec.scaling.minimum() > 0 {
+            return Ok(None);
+        }
+        self.waking_since = Some(now);
+        self.generation += 1;
+        let message = match self.report.phase {
+            Phase::Asleep => "wakes: one replica, for a cooldown at least",
+            _ => "stays awake for another cooldown at least",
+        };
+        Ok(Some(Happening { reason: "Activated", message: message.to_owned() }))
+    }
+
+    /// Keeps that the lease is awake, and may fall asleep again.
+    pub fn awake(&mut self) -> Option<Happening> {
+        self.waking_since.take()?;
+        self.generation += 1;
+        let message = "a replica is ready: it falls asleep after a cooldown without activity";
+        Some(Happening { reason: "Awake", message: message.to_owned() })
     }
 
     /// Keeps what was seen of a lease that is not closed.
@@ -423,6 +447,7 @@ pub(in crate::domain) mod tests {
             created_at: at(0),
             expires_at: at(3600),
             tenure: Tenure::starting(at(0)),
+            waking_since: None,
             end: None,
             generation: 1,
             version: 7,

@@ -1,5 +1,6 @@
 //! What was seen of the objects of a lease, in words of the domain.
 
+use jiff::Timestamp;
 use serde::Deserialize;
 
 use super::lease::{ModelReport, ModelState, Replicas};
@@ -16,6 +17,8 @@ pub struct Observed {
     pub deployment_fault: Option<String>,
     /// Its pods that are not being deleted.
     pub pods: Vec<PodSeen>,
+    /// When KEDA last took it for active; a cooldown counts from then.
+    pub active_at: Option<Timestamp>,
 }
 
 /// The objects of a lease, all together.

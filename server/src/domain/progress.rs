@@ -194,7 +194,8 @@ mod tests {
     fn in_phase(phase: Phase, pods: Vec<PodSeen>, told: Option<&ModelReport>) -> String {
         let count = pods.iter().filter(|pod| pod.is_ready).count();
         let replicas = Replicas { desired: 2, current: 2, ready: u32::try_from(count).unwrap() };
-        let observed = Observed { objects: Objects::Match, replicas, deployment_fault: None, pods };
+        let observed =
+            Observed { objects: Objects::Match, replicas, deployment_fault: None, pods, active_at: None };
         let seen = seen("bert", phase, &observed, told);
         let bytes = seen.downloaded_bytes.map(|bytes| format!(" {bytes}")).unwrap_or_default();
         format!("{:?}{bytes} {}", seen.state, seen.message).trim_end().to_owned()

@@ -47,6 +47,56 @@ pub struct Autoscaling {
     pub metrics: BTreeMap<MetricName, i64>,
     /// Pace.
     pub behavior: Behavior,
+    /// Signals from outside the pods that scale the lease too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub triggers: Vec<Trigger>,
+}
+
+/// A signal from outside the pods, by a trigger of KEDA: what the administrator fixed of it, and what the lease set.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Trigger {
+    /// The administrator's name for it.
+    pub kind: String,
+    /// KEDA's name for such triggers, such as `rabbitmq`.
+    #[serde(rename = "type")]
+    pub trigger_type: String,
+    /// Whether its value is divided by the replicas or not.
+    pub metric_type: TriggerMetric,
+    /// What lets KEDA in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authentication: Option<TriggerAuthentication>,
+    /// What the administrator fixed.
+    pub fixed: BTreeMap<String, String>,
+    /// What the lease set; wins over what is fixed under the same key.
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// How the value of a trigger is compared with its target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TriggerMetric {
+    /// Its part for each replica.
+    AverageValue,
+    /// As it is.
+    Value,
+}
+
+/// An object that holds what KEDA needs to read a trigger.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TriggerAuthentication {
+    /// Its kind.
+    pub kind: AuthenticationKind,
+    /// Its name.
+    pub name: String,
+}
+
+/// Where an authentication of KEDA lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AuthenticationKind {
+    /// In the namespace of the leases.
+    TriggerAuthentication,
+    /// In the cluster.
+    ClusterTriggerAuthentication,
 }
 
 /// A metric that may scale a lease, named as in values.yaml.

@@ -69,7 +69,8 @@ mod tests {
         };
         let told = |pods: Vec<PodSeen>| {
             let replicas = Replicas::default();
-            let observed = Observed { objects: Objects::Match, replicas, deployment_fault: None, pods };
+            let observed =
+                Observed { objects: Objects::Match, replicas, deployment_fault: None, pods, active_at: None };
             cold_start(&lease, &observed, lease.created_at + SignedDuration::from_mins(1)).map(|start| {
                 let parts = [start.scheduled, start.fetched, start.loaded, start.ready];
                 (parts.map(|part| part.map_or(-1, |part| part.as_secs())), start.total.as_secs())

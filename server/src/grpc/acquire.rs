@@ -10,7 +10,7 @@ use super::follow::Follower;
 use super::status::{Refusal, violation};
 use super::{Services, convert};
 use crate::auth::Caller;
-use crate::domain::bounds::{Accepted, Violation};
+use crate::domain::bounds::{Accepted, Provider, Violation};
 use crate::domain::lease::{Happening, Lease, LeaseId, ModelReport, Placement, Report, Spec, State, Tenure};
 use crate::domain::{bounds, life, plan};
 use crate::store::{Admission, Admitted, RequestKey};
@@ -116,12 +116,26 @@ impl Services {
             created_at: now,
             expires_at: life::later(now, spec.lifetime),
             tenure: Tenure::starting(now),
+            waking_since: self.may_sleep(&spec).then_some(now),
             end: None,
             generation: 1,
             version: 1,
             report: Report::nothing_seen(spec.models.iter().map(|model| model.name.as_str())),
             spec,
         })
+    }
+}
+
+impl Services {
+    /// Whether a lease may fall asleep, so that it has to be kept awake until it was ready once. What becomes of manifests is not
+    /// observed.
+    fn may_sleep(&self, spec: &Spec) -> bool {
+        spec.scaling.minimum() == 0 && self.wakes_leases()
+    }
+
+    /// Whether leases are woken here: by KEDA, where it is seen that they are awake.
+    pub(super) fn wakes_leases(&self) -> bool {
+        self.settings.provider == Provider::Keda && self.cluster_kind == "kubernetes"
     }
 }
 

@@ -65,6 +65,33 @@ impl Services {
         })
     }
 
+    /// Wakes a lease.
+    pub(super) async fn activate(
+        self: Arc<Self>,
+        caller: Caller,
+        request: v1::ActivateRequest,
+    ) -> Result<v1::ActivateResponse, Refusal> {
+        let id = self.find(&caller, &request.lease_id).await?.id;
+        let now = self.clock.now();
+        if !self.wakes_leases() {
+            let why = "activation asked, but leases sleep and wake with server.autoscaling.provider keda and \
+                       server.cluster.kind kubernetes alone";
+            let fault = Violation { is_precondition: true, ..violation("lease_id", why.to_owned()) };
+            return Err(Refusal::Violations(vec![fault]));
+        }
+        let ((), lease) = self
+            .change(id, &caller, now, |lease| {
+                Ok(((), lease.activate(now).map_err(|ended| refused(id, ended))?))
+            })
+            .await?;
+        let minimum = lease.spec.scaling.minimum();
+        let warnings = match minimum {
+            0 => Vec::new(),
+            _ => vec![format!("the lease never sleeps: its minimum is {minimum}")],
+        };
+        Ok(v1::ActivateResponse { lease: Some(convert::lease(&lease)), warnings })
+    }
+
     /// Ends a lease.
     pub(super) async fn release(
         self: Arc<Self>,

@@ -10,8 +10,8 @@ use super::{Services, convert};
 use crate::auth::Caller;
 use crate::domain::autoscaler::{Options, explanation};
 use crate::domain::capabilities::Capabilities;
-use crate::domain::lease::Lease;
-use crate::domain::scaling::Scaling;
+use crate::domain::lease::{Lease, State};
+use crate::domain::scaling::{Autoscaling, Scaling};
 
 impl Services {
     /// Says why a lease has the replicas that it has.
@@ -45,6 +45,11 @@ impl Services {
                 .to_owned();
             return Ok(answer);
         };
+        if lease.state() == State::Asleep {
+            answer.set_scaled_by(v1::ScaledBy::Autoscaler);
+            answer.summary = asleep(&lease, autoscaling);
+            return Ok(answer);
+        }
         let options = options(&(self.capabilities)());
         let explained = explanation::explain(autoscaling, &evidence, &options);
         convert::explanation(explained, &evidence, &mut answer);
@@ -78,6 +83,16 @@ fn unscaled(lease: &Lease) -> String {
 fn ended(lease: &Lease) -> String {
     let at = lease.end.map(|end| format!(" at {:.0}", end.at)).unwrap_or_default();
     format!("The lease has ended{at}: it has no replicas, or its last ones are going.")
+}
+
+fn asleep(lease: &Lease, autoscaling: &Autoscaling) -> String {
+    let triggers: Vec<_> = autoscaling.triggers.iter().map(|trigger| trigger.kind.as_str()).collect();
+    format!(
+        "The lease sleeps: its minimum is 0, and nothing was active for a cooldown (server.autoscaling.keda.cooldownPeriod). Work \
+         for its triggers ({}) wakes it, and so does `tmsctl lease activate {}`.",
+        triggers.join(", "),
+        lease.id
+    )
 }
 
 fn unborn(lease: &Lease) -> String {

@@ -67,6 +67,16 @@ impl LeaseService for Leases {
             .await
     }
 
+    async fn activate(
+        &self,
+        request: Request<v1::ActivateRequest>,
+    ) -> Result<Response<v1::ActivateResponse>, Status> {
+        let services = Arc::clone(&self.0);
+        let lease = request.get_ref().lease_id.clone();
+        answer("Activate", &lease, request, |caller, request| to_the_end(services.activate(caller, request)))
+            .await
+    }
+
     async fn status(
         &self,
         request: Request<v1::StatusRequest>,

@@ -118,6 +118,9 @@ impl Reconciler {
                     self.tell_cold_start(lease, &observed, now);
                 }
             }
+            Step::Awake => {
+                self.change(lease.id, Lease::awake).await?;
+            }
             Step::Expire => self.expire(lease, now).await?,
             Step::Notice => self.give_notice(lease.id, now).await?,
             Step::Invalidate(report) => {

@@ -226,11 +226,11 @@ macro_rules! migrations {
 }
 
 fn sqlite_migrations() -> Migrator {
-    migrations!("sqlite": 1 "0001_leases", 2 "0002_use")
+    migrations!("sqlite": 1 "0001_leases", 2 "0002_use", 3 "0003_sleep")
 }
 
 fn postgres_migrations() -> Migrator {
-    migrations!("postgres": 1 "0001_leases", 2 "0002_use")
+    migrations!("postgres": 1 "0001_leases", 2 "0002_use", 3 "0003_sleep")
 }
 
 #[cfg(test)]

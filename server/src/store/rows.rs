@@ -13,7 +13,8 @@ use crate::domain::lease::{
 /// Every column of a lease, to be followed by conditions.
 pub(super) const SELECT_LEASE: &str = "SELECT leases.id, owner, namespace, placement, created_at, spec, expires_at, \
      ended_at, end_reason, generation, phase, message, desired_replicas, current_replicas, ready_replicas, models, \
-     first_ready_at, closed_at, version, idle_window, last_used_at, renewed_at, noticed_until, due_at, deployment \
+     first_ready_at, closed_at, version, idle_window, last_used_at, renewed_at, noticed_until, waking_since, due_at, \
+     deployment \
      FROM leases JOIN deployments ON deployments.lease_id = leases.id";
 
 /// Every column of an event, to be followed by conditions.
@@ -34,6 +35,7 @@ pub(super) fn storable(mut lease: Lease) -> Lease {
         AutomaticRenewal { idle_window }
     });
     lease.end = lease.end.map(|end| End { at: to_the_microsecond(end.at), ..end });
+    lease.waking_since = lease.waking_since.map(to_the_microsecond);
     lease.report.first_ready_at = lease.report.first_ready_at.map(to_the_microsecond);
     lease.report.closed_at = lease.report.closed_at.map(to_the_microsecond);
     lease.report.message = without_nul(lease.report.message);
@@ -50,10 +52,10 @@ pub(super) fn insert_lease(lease: &Lease, request: Option<(&str, &str)>, due_at:
     let insert = sql(
         "INSERT INTO leases (spec, expires_at, ended_at, end_reason, generation, phase, message, desired_replicas, \
          current_replicas, ready_replicas, models, first_ready_at, closed_at, version, state, due_at, idle_window, \
-         last_used_at, renewed_at, noticed_until, id, owner, namespace, placement, created_at, request_id, \
+         last_used_at, renewed_at, noticed_until, waking_since, id, owner, namespace, placement, created_at, request_id, \
          request_digest) \
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, \
-         $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27)",
+         $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28)",
     );
     bind_changing(insert, lease, due_at)
         .bind(lease.id)
@@ -71,8 +73,8 @@ pub(super) fn update_lease(lease: &Lease, before: i64, due_at: Option<Timestamp>
         "UPDATE leases SET spec = $1, expires_at = $2, ended_at = $3, end_reason = $4, generation = $5, phase = $6, \
          message = $7, desired_replicas = $8, current_replicas = $9, ready_replicas = $10, models = $11, \
          first_ready_at = $12, closed_at = $13, version = $14, state = $15, due_at = $16, idle_window = $17, \
-         last_used_at = $18, renewed_at = $19, noticed_until = $20 \
-         WHERE id = $21 AND version = $22",
+         last_used_at = $18, renewed_at = $19, noticed_until = $20, waking_since = $21 \
+         WHERE id = $22 AND version = $23",
     );
     bind_changing(update, lease, due_at).bind(lease.id).bind(before)
 }
@@ -112,6 +114,7 @@ pub(super) fn lease(row: &Row) -> Result<Lease, StoreError> {
             last_used_at: fields.optional_time("last_used_at")?,
         },
         end: fields.end()?,
+        waking_since: fields.optional_time("waking_since")?,
         generation: row.get("generation")?,
         version: row.get("version")?,
         report: Report {
@@ -187,6 +190,7 @@ fn bind_changing(query: Query, lease: &Lease, due_at: Option<Timestamp>) -> Quer
         .bind(lease.tenure.last_used_at)
         .bind(lease.tenure.renewed_at)
         .bind(lease.tenure.noticed_until)
+        .bind(lease.waking_since)
 }
 
 /// Returns a duration as it is stored; one that is longer than the column can hold as the longest that it can.

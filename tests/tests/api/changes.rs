@@ -185,7 +185,7 @@ async fn the_server_says_what_it_is_and_allows() {
     assert_eq!(bounds.lifetime.unwrap().maximum_seconds, 7 * 24 * 3600);
     let found = client.capabilities(v1::CapabilitiesRequest {}).await.unwrap().into_inner();
     assert_eq!((found.cluster_kind.as_str(), found.kubernetes_version.as_str()), ("kubernetes", "1.33"));
-    assert!(found.pod_monitor && !found.scaled_object);
+    assert!(found.pod_monitor && found.scaled_object);
 }
 
 #[tokio::test]

@@ -71,6 +71,7 @@ fn evidence(queue_us: i64) -> Evidence {
         pods: Ok(vec![pod("a"), pod("b")]),
         troubles: Vec::new(),
         samples: BTreeMap::from([(MetricName::QueueTime, Ok(samples.into()))]),
+        totals: BTreeMap::new(),
         events: Err("the Kubernetes API refused its events: forbidden".to_owned()),
     }
 }

@@ -54,7 +54,7 @@ fn the_schema_refuses_what_one_value_alone_shows_to_be_wrong() {
         ),
         ("server.resources.gpuResource", "gpu", "at '/server/resources/gpuResource': 'gpu' does not match"),
         ("server.autoscaling.replicas", "5", "at '/server/autoscaling/replicas': got number, want object"),
-        ("server.autoscaling.replicas.limits.minimum.lowerBound", "0", "minimum: got 0, want 1"),
+        ("server.autoscaling.replicas.limits.minimum.lowerBound", "-1", "minimum: got -1, want 0"),
         ("server.autoscaling.metrics.gpuUtilization.threshold.maximum", "101", "maximum: got 101, want 100"),
         (
             "server.autoscaling.behavior.scaleUp.policies",

@@ -91,7 +91,7 @@ fn all_faults_are_told_at_once() {
     error: values.yaml:7:9: server.autoscaling.replicas.default.maximum: 11
       must be at most server.autoscaling.replicas.limits.maximum, which is 10 (values.yaml:9:9) [A4]
     error: values.yaml:11:11: server.autoscaling.replicas.limits.minimum.lowerBound: "none"
-      must be an integer from 1 to 2147483647 [A1]
+      must be an integer from 0 to 2147483647 [A1]
     error: values.yaml:14:7: server.autoscaling.metrics.cpuUtilisation
       is not a key of TMS
       help: did you mean server.autoscaling.metrics.cpuUtilization?

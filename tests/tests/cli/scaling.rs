@@ -32,6 +32,11 @@ fn a_lease_that_nothing_scales_is_explained_in_a_sentence() {
     lease | <lease> | WRITTEN | UNOBSERVED | 0 | 0 | 1 | 3 | 
     summary | Its manifests are written to a folder, and what becomes of them is not observed (server.cluster.kind: manifests): ask the cluster that they reach, with `kubectl describe hpa`.
     ");
+    let refused = person.tmsctl(&format!("lease activate {scaled}"));
+    assert!(refused.code != 0 && refused.err.contains("provider keda"), "{}", refused.whole());
+    let trigger = "--autoscaling-min-replicas 0 --trigger kind=orders,queueName=eu";
+    let refused = person.tmsctl(&format!("{CREATE} --enable-autoscaling {trigger}"));
+    assert!(refused.code != 0 && refused.err.contains("KEDA alone reads"), "{}", refused.whole());
     assert_shows!(person.tmsctl("lease explain ffffffff").whole(), @r#"
     fatal: you have no lease "ffffffff" (@ Explain)
     hint: `tmsctl lease list --all` shows your leases, those that have ended too

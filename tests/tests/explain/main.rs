@@ -117,6 +117,7 @@ fn made_up(situation: &Situation) -> Evidence {
         pods: Ok(ready.chain(pending).collect()),
         troubles: Vec::new(),
         samples: samples.collect(),
+        totals: BTreeMap::new(),
         events: Ok(Vec::new()),
     }
 }

@@ -59,6 +59,7 @@ impl Situation {
                 maximum: 20,
                 metrics: BTreeMap::from([(QUEUE, QUEUE_TARGET)]),
                 behavior: Behavior { scale_up: free(), scale_down: free() },
+                triggers: Vec::new(),
             },
             told: BTreeMap::from([(QUEUE, Told::Values(values))]),
             hold,

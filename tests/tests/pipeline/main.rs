@@ -6,10 +6,14 @@ mod gpus;
 #[expect(dead_code, reason = "the tests of the node use the rest")]
 mod installation;
 mod keda;
+mod keda_leases;
 #[path = "../node/namespace.rs"]
 #[expect(dead_code, reason = "the tests of the node use the rest")]
 mod namespace;
 mod series;
+#[path = "../node/traffic.rs"]
+#[expect(dead_code, reason = "the tests of the node use the rest")]
+mod traffic;
 
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 

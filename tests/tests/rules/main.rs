@@ -1,6 +1,7 @@
 //! The recording rules of a lease, checked and evaluated by Prometheus' own promtool: every situation in which a pod can
 //! be, and what an autoscaler then reads.
 
+mod keda;
 mod recording;
 
 use std::fs;

@@ -5,6 +5,7 @@ mod metric;
 mod model;
 mod scaling;
 mod spec;
+mod trigger;
 mod values;
 
 pub use scaling::{ScalingArguments, WishArguments};

@@ -32,7 +32,7 @@ pub fn parse(text: &str) -> Result<Model, String> {
 }
 
 /// Splits a value, quoted or reaching to `end`, from what follows its comma.
-fn split_value(text: &str, end: Option<usize>) -> Result<(&str, &str), String> {
+pub(super) fn split_value(text: &str, end: Option<usize>) -> Result<(&str, &str), String> {
     let Some(quote) = text.chars().next().filter(|first| matches!(first, '"' | '\'')) else {
         return Ok(match end {
             Some(end) => (text[..end].trim(), &text[end + 1..]),

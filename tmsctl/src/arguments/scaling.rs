@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde::Deserialize;
-use tms_proto::v1::{Autoscaling, Behavior, Metric, ScalingPolicy, ScalingRules};
+use tms_proto::v1::{Autoscaling, Behavior, Metric, ScalingPolicy, ScalingRules, Trigger};
 
-use super::{metric, values};
+use super::{metric, trigger, values};
 use crate::failure::Failure;
 
 /// How replicas follow the load.
@@ -62,6 +62,11 @@ pub struct WishArguments {
     /// Pace of scaling: a YAML or JSON file in the form of `behavior` of a HorizontalPodAutoscaler (autoscaling/v2)
     #[arg(long, value_name = "FILE")]
     autoscaling_behavior_file: Option<PathBuf>,
+
+    /// Scale by a signal from outside the pods too, of a kind that the administrator allows; repeatable. A lease with one may
+    /// have a minimum of 0 replicas
+    #[arg(long, value_name = "kind=KIND,KEY=VALUE", value_parser = trigger::parse)]
+    trigger: Vec<Trigger>,
 }
 
 impl ScalingArguments {
@@ -99,6 +104,7 @@ impl WishArguments {
             max_replicas: self.autoscaling_max_replicas,
             metrics,
             behavior,
+            triggers: self.trigger,
         })
     }
 
@@ -113,6 +119,7 @@ impl WishArguments {
             ("--autoscaling-gpu-memory-utilization", self.autoscaling_gpu_memory_utilization.is_some()),
             ("--autoscaling-queue-time", self.autoscaling_queue_time.is_some()),
             ("--autoscaling-behavior-file", self.autoscaling_behavior_file.is_some()),
+            ("--trigger", !self.trigger.is_empty()),
         ]
         .into_iter()
         .find_map(|(flag, given)| given.then_some(flag))

@@ -53,6 +53,7 @@ pub fn lease() -> Lease {
                     "queueTime".into(),
                     Metric { enable: Some(true), threshold: Some(200_000) },
                 )]),
+                triggers: Vec::new(),
                 behavior: None,
             }),
             lifetime: Some(prost_types::Duration { seconds: 7_200, nanos: 0 }),
@@ -76,6 +77,7 @@ pub fn lease() -> Lease {
         }),
         active_metrics: BTreeMap::from([("queueTime".into(), 200_000), ("gpuUtilization".into(), 80)]),
         last_used_at: None,
+        waking_since: None,
     }
 }
 

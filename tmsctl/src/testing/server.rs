@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex};
 
 use tms_proto::v1::lease_service_server::{LeaseService, LeaseServiceServer};
 use tms_proto::v1::{
-    AcquireRequest, AcquireResponse, ExplainRequest, ExplainResponse, ListRequest, ListResponse, PlanRequest,
-    PlanResponse, ReleaseRequest, ReleaseResponse, RenewRequest, RenewResponse, SimulateRequest,
-    SimulateResponse, StatusRequest, StatusResponse, UpdateRequest, UpdateResponse, WatchRequest,
-    WatchResponse,
+    AcquireRequest, AcquireResponse, ActivateRequest, ActivateResponse, ExplainRequest, ExplainResponse,
+    ListRequest, ListResponse, PlanRequest, PlanResponse, ReleaseRequest, ReleaseResponse, RenewRequest,
+    RenewResponse, SimulateRequest, SimulateResponse, StatusRequest, StatusResponse, UpdateRequest,
+    UpdateResponse, WatchRequest, WatchResponse,
 };
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::broadcast;
@@ -117,6 +117,10 @@ impl LeaseService for FakeServer {
             Some(Act::Fail(status)) => Err(status.clone()),
             _ => Ok(Response::new(play(acts))),
         }
+    }
+
+    async fn activate(&self, _: Request<ActivateRequest>) -> Result<Response<ActivateResponse>, Status> {
+        Err(Status::unimplemented("the script has no activation"))
     }
 
     async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {

@@ -2,7 +2,9 @@
 //! seen, or demands that there be nothing, so that it never overwrites what it has not seen.
 
 use futures::future::join_all;
-use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, Preconditions};
+use kube::api::{
+    Api, ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, Preconditions, PropagationPolicy,
+};
 use kube::core::GroupVersionKind;
 use serde_json::{Value, json};
 
@@ -30,22 +32,46 @@ impl Kubernetes {
         let hands_over = wants_autoscaler && before.as_ref().is_some_and(|stamp| stamp.owns_replicas);
         if let (true, Some(before)) = (hands_over, &before) {
             // The autoscaler must be there before the replicas are let go, and the helper must hold them meanwhile.
-            let autoscaler =
-                plan.dependents.iter().filter(|object| object.kind == Kind::HorizontalPodAutoscaler);
-            for object in autoscaler {
+            let scales = |kind: Kind| matches!(kind, Kind::HorizontalPodAutoscaler | Kind::ScaledObject);
+            for object in plan.dependents.iter().filter(|object| scales(object.kind)) {
                 self.apply_object(lease, object, Some(&before.uid)).await?;
             }
             self.hold_replicas(lease, before, before.replicas.unwrap_or(1)).await?;
         }
         let deployment = self.apply_object(lease, &plan.deployment, None).await?;
+        self.wake_without_keda(lease, plan, &deployment).await?;
         let starts_at = lease.spec.scaling.minimum();
         if wants_autoscaler && before.is_none() && starts_at > 1 {
             self.hold_replicas(lease, &deployment, starts_at).await?;
         }
-        let dependents =
-            plan.dependents.iter().map(|object| self.apply_object(lease, object, Some(&deployment.uid)));
+        let is_kept_by_keda = |kind: Kind| {
+            kind == Kind::HorizontalPodAutoscaler && self.cache.stamp(lease.id, Kind::ScaledObject).is_some()
+        };
+        let dependents = plan.dependents.iter().filter(|object| !is_kept_by_keda(object.kind));
+        let dependents = dependents.map(|object| self.apply_object(lease, object, Some(&deployment.uid)));
         // All of them, whatever becomes of one: a lease can serve without its rules.
         join_all(dependents).await.into_iter().try_for_each(|applied| applied.map(drop))
+    }
+
+    /// Gives a lease that sleeps a replica where an autoscaler takes over that leaves one without replicas alone.
+    async fn wake_without_keda(
+        &self,
+        lease: &Lease,
+        plan: &Plan,
+        deployment: &Stamp,
+    ) -> Result<(), ActError> {
+        let is_ours = plan.objects().any(|object| object.kind == Kind::HorizontalPodAutoscaler);
+        if lease.spec.scaling.minimum() > 0 || !is_ours || deployment.replicas != Some(0) {
+            return Ok(());
+        }
+        let name = lease.id.object_name();
+        let patch = Patch::Merge(json!({ "metadata": { "uid": deployment.uid }, "spec": { "replicas": 1 } }));
+        let params =
+            PatchParams { field_manager: Some(HANDOVER_MANAGER.to_owned()), ..PatchParams::default() };
+        let api = self.api(Kind::Deployment);
+        let woken = self.calls.make(&format!("Deployment {name}"), api.patch(&name, &params, &patch)).await?;
+        self.cache.keep(Subject::Object(Kind::Deployment), woken);
+        Ok(())
     }
 
     /// Deletes the objects of a lease: the Deployment, which takes what it owns with it, or what is there without it.
@@ -53,7 +79,7 @@ impl Kubernetes {
         let kinds = self.cache.kinds(id);
         let kinds = if kinds.contains(&Kind::Deployment) { vec![Kind::Deployment] } else { kinds };
         let delete = async |kind| match self.cache.stamp(id, kind) {
-            Some(stamp) => self.delete_object(id, kind, &stamp, None).await,
+            Some(stamp) => self.delete_object(id, kind, &stamp, None, deletion(kind)).await,
             None => Ok(()),
         };
         join_all(kinds.into_iter().map(delete)).await.into_iter().collect()
@@ -61,11 +87,14 @@ impl Kubernetes {
 
     /// Deletes what is there but no longer planned, such as the autoscaler of a lease whose replicas are fixed now.
     async fn remove_unplanned(&self, lease: &Lease, plan: &Plan) -> Result<(), ActError> {
-        let is_planned = |kind: Kind| plan.objects().any(|object| object.kind == kind);
-        for kind in self.cache.kinds(lease.id).into_iter().filter(|kind| !is_planned(*kind)) {
+        // From the last on: without its ScaledObject KEDA makes no new autoscaler.
+        for kind in self.cache.kinds(lease.id).into_iter().rev().filter(|kind| !plan.admits(*kind)) {
             if let Some(stamp) = self.stamp(lease, kind)? {
                 // Only what was seen: a newer server may have planned it again.
-                self.delete_object(lease.id, kind, &stamp, Some(stamp.resource_version.clone())).await?;
+                let version = Some(stamp.resource_version.clone());
+                let is_taken_over = kind == Kind::ScaledObject && plan.admits(Kind::HorizontalPodAutoscaler);
+                let deletion = if is_taken_over { leaving_the_rest() } else { deletion(kind) };
+                self.delete_object(lease.id, kind, &stamp, version, deletion).await?;
             }
         }
         Ok(())
@@ -148,15 +177,13 @@ impl Kubernetes {
         kind: Kind,
         stamp: &Stamp,
         resource_version: Option<String>,
+        propagation: DeleteParams,
     ) -> Result<(), ActError> {
         if stamp.is_deleting {
             return Ok(());
         }
         let name = kind.object_name(id);
         let preconditions = Preconditions { uid: Some(stamp.uid.clone()), resource_version };
-        // Only a Deployment owns something, and is to stay until that is gone.
-        let propagation =
-            if kind == Kind::Deployment { DeleteParams::foreground() } else { DeleteParams::background() };
         let params = DeleteParams { preconditions: Some(preconditions), ..propagation };
         let api = self.api(kind);
         let call = async {
@@ -207,6 +234,17 @@ impl Kubernetes {
     fn api(&self, kind: Kind) -> Api<DynamicObject> {
         Api::namespaced_with(self.client.clone(), &self.namespace, &resource(kind))
     }
+}
+
+/// A Deployment owns the rest, and is to stay until that is gone.
+fn deletion(kind: Kind) -> DeleteParams {
+    if kind == Kind::Deployment { DeleteParams::foreground() } else { DeleteParams::background() }
+}
+
+/// The autoscaler that KEDA has made or taken over stays, and scales on when it is ours again, with its memory of what it
+/// recommended.
+fn leaving_the_rest() -> DeleteParams {
+    DeleteParams { propagation_policy: Some(PropagationPolicy::Orphan), ..DeleteParams::default() }
 }
 
 /// Returns how the API server names a kind.

@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Amount;
 use kube::api::DynamicObject;
 
 use crate::domain::autoscaler::record::{Reported, Stated, Status};
-use crate::domain::plan::{MetricSource, metric_of, metric_source};
+use crate::domain::plan::{MetricSource, TRIGGERS_ANNOTATION, metric_of, metric_source};
 use crate::domain::quantity::Quantity;
 use crate::domain::scaling::MetricName;
 
@@ -22,9 +22,11 @@ pub(super) fn read(object: &DynamicObject) -> Option<Status> {
     if conditions.is_empty() {
         return None;
     }
-    let mut metrics: BTreeMap<_, _> =
-        autoscaler.spec.iter().flat_map(|spec| spec.metrics.iter().flatten()).filter_map(target).collect();
-    for (name, milli) in status.current_metrics.iter().flatten().filter_map(value) {
+    let triggers = triggers(object);
+    let specs = autoscaler.spec.iter().flat_map(|spec| spec.metrics.iter().flatten());
+    let mut metrics: BTreeMap<_, _> = specs.filter_map(|spec| target(spec, &triggers)).collect();
+    let values = status.current_metrics.iter().flatten();
+    for (name, milli) in values.filter_map(|status| value(status, &triggers)) {
         metrics.entry(name).or_default().value_milli = Some(milli);
     }
     let stated = conditions.into_iter().map(|condition| Stated {
@@ -54,26 +56,46 @@ pub(super) fn milli(amount: &Amount) -> Option<i64> {
     i64::try_from(nanos.div_euclid(NANOS_OF_A_MILLI)).ok()
 }
 
-fn target(spec: &MetricSpec) -> Option<(MetricName, Reported)> {
-    let (name, target_milli) = match (&spec.container_resource, &spec.pods) {
-        (Some(resource), _) => {
+/// Returns the names of the triggers that KEDA made an autoscaler of, in their order.
+fn triggers(object: &DynamicObject) -> Vec<&str> {
+    let named = object.metadata.annotations.as_ref().and_then(|all| all.get(TRIGGERS_ANNOTATION));
+    named.map(|names| names.split(',').collect()).unwrap_or_default()
+}
+
+/// Returns the metric that KEDA calls `s2-prometheus` where it is that of the third trigger.
+fn of_trigger(name: &str, triggers: &[&str]) -> Option<MetricName> {
+    let (place, _) = name.strip_prefix('s')?.split_once('-')?;
+    MetricName::from_key(triggers.get(place.parse::<usize>().ok()?)?)
+}
+
+fn target(spec: &MetricSpec, triggers: &[&str]) -> Option<(MetricName, Reported)> {
+    let (name, target_milli) = match (&spec.container_resource, &spec.pods, &spec.external) {
+        (Some(resource), ..) => {
             (of_resource(&resource.name)?, i64::from(resource.target.average_utilization?) * 1000)
         }
-        (None, Some(pods)) => (metric_of(&pods.metric.name)?, milli(pods.target.average_value.as_ref()?)?),
-        (None, None) => return None,
+        (None, Some(pods), _) => (metric_of(&pods.metric.name)?, milli(pods.target.average_value.as_ref()?)?),
+        (None, None, Some(external)) => {
+            let name = of_trigger(&external.metric.name, triggers)?;
+            (name, milli(external.target.average_value.as_ref()?)?)
+        }
+        (None, None, None) => return None,
     };
     Some((name, Reported { value_milli: None, target_milli }))
 }
 
-fn value(status: &MetricStatus) -> Option<(MetricName, i64)> {
-    match (&status.container_resource, &status.pods) {
-        (Some(resource), _) => {
+fn value(status: &MetricStatus, triggers: &[&str]) -> Option<(MetricName, i64)> {
+    match (&status.container_resource, &status.pods, &status.external) {
+        (Some(resource), ..) => {
             Some((of_resource(&resource.name)?, i64::from(resource.current.average_utilization?) * 1000))
         }
-        (None, Some(pods)) => {
+        (None, Some(pods), _) => {
             Some((metric_of(&pods.metric.name)?, milli(pods.current.average_value.as_ref()?)?))
         }
-        (None, None) => None,
+        (None, None, Some(external)) => {
+            let name = of_trigger(&external.metric.name, triggers)?;
+            Some((name, milli(external.current.average_value.as_ref()?)?))
+        }
+        (None, None, None) => None,
     }
 }
 

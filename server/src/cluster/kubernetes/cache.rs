@@ -37,6 +37,10 @@ struct Seen {
     deployment: DeploymentStatus,
     /// What its autoscaler said, as long as there is one.
     autoscaler: Option<Record>,
+    /// When KEDA last took the lease for active.
+    active_at: Option<Timestamp>,
+    /// Whether a pass waits for KEDA to take it for active.
+    is_waking: bool,
     /// The objects deleted last, as they were then, so that a late answer does not bring one back.
     gone: BTreeMap<Kind, Stamp>,
     /// When the last of them was.
@@ -205,13 +209,16 @@ impl Cache {
                 replicas: Replicas::default(),
                 deployment_fault: None,
                 pods: Vec::new(),
+                active_at: None,
             };
         };
+        seen.is_waking = lease.waking_since.is_some();
         Observed {
             objects: seen.compare(lease, plan),
             replicas: seen.deployment.replicas,
             deployment_fault: seen.deployment.fault.clone(),
             pods: seen.pods.seen(),
+            active_at: seen.active_at,
         }
     }
 
@@ -280,6 +287,7 @@ impl Seen {
         {
             self.note_autoscaler(status, system_now());
         }
+        let is_active_anew = kind == Kind::ScaledObject && self.note_activity(&object);
         let known = self.objects.get(&kind);
         let status = (kind == Kind::Deployment).then(|| DeploymentStatus::read(&object, &stamp));
         object.metadata.managed_fields = None;
@@ -309,7 +317,15 @@ impl Seen {
             self.deployment = status;
             is_news
         });
-        !is_same || has_status_news
+        !is_same || has_status_news || (is_active_anew && self.is_waking)
+    }
+
+    /// Keeps when KEDA took the lease for active, which it tells whenever it looks and finds it so. Only one that is to wake waits
+    /// for that.
+    fn note_activity(&mut self, object: &DynamicObject) -> bool {
+        let told = object.data.pointer("/status/lastActiveTime").and_then(Value::as_str);
+        let told = told.and_then(|time| time.parse().ok());
+        std::mem::replace(&mut self.active_at, told) != told
     }
 
     /// Keeps what an autoscaler says. No pass needs it: its replicas are seen at the Deployment.
@@ -336,6 +352,9 @@ impl Seen {
         if kind == Kind::HorizontalPodAutoscaler {
             self.autoscaler = None;
         }
+        if kind == Kind::ScaledObject {
+            self.active_at = None;
+        }
     }
 
     fn compare(&mut self, lease: &Lease, plan: &Plan) -> Objects {
@@ -349,9 +368,13 @@ impl Seen {
             return Objects::Deleting;
         }
         let (name, uid) = (lease.id.object_name(), deployment.stamp.uid.clone());
-        let is_planned = |kind: Kind| plan.objects().any(|object| object.kind == kind);
-        let matches = plan.objects().all(|object| self.covers(object, &name, &uid));
-        if matches && self.objects.keys().all(|kind| is_planned(*kind)) {
+        let leaves_keda = !plan.admits(Kind::ScaledObject)
+            && self.objects.get(&Kind::ScaledObject).is_some_and(|live| live.stamp.is_deleting);
+        // KEDA has the autoscaler until it has let go of its own object.
+        let waits =
+            |kind: Kind| leaves_keda && matches!(kind, Kind::ScaledObject | Kind::HorizontalPodAutoscaler);
+        let matches = plan.objects().all(|object| waits(object.kind) || self.covers(object, &name, &uid));
+        if matches && self.objects.keys().all(|kind| waits(*kind) || plan.admits(*kind)) {
             Objects::Match
         } else {
             Objects::Differ

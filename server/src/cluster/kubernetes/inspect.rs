@@ -16,11 +16,11 @@ use super::aggregation::{GROUP, VERSIONS};
 use super::autoscaler::milli;
 use crate::clock::system_now;
 use crate::cluster::ActError;
-use crate::domain::autoscaler::explanation::Evidence;
+use crate::domain::autoscaler::explanation::{Evidence, Total};
 use crate::domain::autoscaler::metric::{self, Phase, Ready, Requests, Sample, Samples};
 use crate::domain::autoscaler::record::{Note, NoteSource};
 use crate::domain::lease::{Lease, LeaseId};
-use crate::domain::plan::{Kind, LEASE_LABEL, MetricSource, TRITON, metric_source};
+use crate::domain::plan::{Kind, LEASE_LABEL, MetricSource, TRITON, metric_source, series};
 use crate::domain::scaling::{MetricName, Scaling};
 
 /// Most events that are read of one autoscaler.
@@ -41,6 +41,17 @@ struct MetricValue {
     timestamp: Timestamp,
     #[serde(alias = "windowSeconds")]
     window: Option<i64>,
+    value: Amount,
+}
+
+/// The values of an external metric.
+#[derive(Deserialize)]
+struct ExternalValues {
+    items: Vec<ExternalValue>,
+}
+
+#[derive(Deserialize)]
+struct ExternalValue {
     value: Amount,
 }
 
@@ -76,10 +87,16 @@ impl Kubernetes {
             Scaling::Auto(autoscaling) => autoscaling.metrics.keys().copied().collect(),
             Scaling::Fixed { .. } => Vec::new(),
         };
-        let (pods, events, samples) = tokio::join!(
+        let is_of_keda = self.cache.stamp(lease.id, Kind::ScaledObject).is_some();
+        let is_total = |name: MetricName| is_of_keda && series(name).is_some();
+        let totals = metrics.iter().enumerate().filter(|(_, name)| is_total(**name));
+        let totals = totals.map(|(place, name)| async move { (*name, self.total_of(lease.id, place).await) });
+        let sampled: Vec<_> = metrics.iter().copied().filter(|name| !is_total(*name)).collect();
+        let (pods, events, totals, samples) = tokio::join!(
             self.pods_of(lease.id),
             self.events_of(lease.id),
-            join_all(metrics.iter().map(|name| self.samples_of(lease.id, *name)))
+            join_all(totals),
+            join_all(sampled.iter().map(|name| self.samples_of(lease.id, *name)))
         );
         let (record, replicas, troubles) = self.cache.autoscaler(lease.id);
         Evidence {
@@ -88,7 +105,8 @@ impl Kubernetes {
             replicas,
             pods,
             troubles,
-            samples: metrics.into_iter().zip(samples).collect(),
+            samples: sampled.into_iter().zip(samples).collect(),
+            totals: totals.into_iter().collect(),
             events,
         }
     }
@@ -111,6 +129,22 @@ impl Kubernetes {
         let mut notes: Vec<_> = list.items.into_iter().filter_map(note).collect();
         notes.sort_by_key(|note| note.at);
         Ok(notes)
+    }
+
+    /// Returns the number that KEDA tells an autoscaler for the trigger at this place.
+    async fn total_of(&self, id: LeaseId, place: usize) -> Total {
+        let name = format!("s{place}-prometheus");
+        let selector = format!("scaledobject.keda.sh/name={}", id.object_name());
+        let path = format!(
+            "/apis/external.metrics.k8s.io/v1beta1/namespaces/{}/{name}?labelSelector={}",
+            self.namespace,
+            encoded(&selector)
+        );
+        let answer = self.get::<ExternalValues>("external.metrics.k8s.io", &path).await;
+        let first = |answer: ExternalValues| milli(&answer.items.first()?.value);
+        let nothing = || "KEDA tells no value".to_owned();
+        let milli = answer.map_err(in_words).and_then(|answer| first(answer).ok_or_else(nothing));
+        Total { name, milli }
     }
 
     /// Returns the values of a metric, by pod.

@@ -156,6 +156,7 @@ impl Kubernetes {
         let is_served = |kind: &Kind| match kind {
             Kind::PodMonitor => capabilities.pod_monitor,
             Kind::PrometheusRule => capabilities.prometheus_rule,
+            Kind::ScaledObject => capabilities.scaled_object,
             // The watch of Services sees it.
             Kind::HeadlessService => false,
             Kind::Deployment | Kind::Service | Kind::HorizontalPodAutoscaler | Kind::PodDisruptionBudget => {

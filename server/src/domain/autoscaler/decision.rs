@@ -27,7 +27,8 @@ impl From<&Autoscaling> for Autoscaler {
     fn from(granted: &Autoscaling) -> Self {
         let count = |replicas| i32::try_from(replicas).unwrap_or(i32::MAX);
         Self {
-            minimum: count(granted.minimum),
+            // What sleeps and wakes is KEDA's affair.
+            minimum: count(granted.minimum.max(1)),
             maximum: count(granted.maximum),
             behavior: Some(granted.behavior.clone()),
         }

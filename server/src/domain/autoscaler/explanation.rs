@@ -7,7 +7,8 @@ use jiff::{SignedDuration, Timestamp};
 use super::Options;
 use super::decision::{Autoscaler, Decision, Situation, decide};
 use super::effect::{Effect, Limit};
-use super::metric::{Metric, Pod, Resource, Samples, Scale, Source};
+pub use super::hold::{Hold, HoldKind};
+use super::metric::{ExternalTarget, Metric, Pod, Resource, Samples, Scale, Source};
 use super::plain;
 use super::proposal::{Groups, Usage, propose};
 use super::record::{Note, NoteSource, Record, Reported, Stated, age};
@@ -34,8 +35,19 @@ pub struct Evidence {
     pub troubles: Vec<String>,
     /// What was read of each metric; an error is why nothing was.
     pub samples: BTreeMap<MetricName, Result<Samples, String>>,
+    /// What was read of each metric that the autoscaler reads as one number for all pods.
+    pub totals: BTreeMap<MetricName, Total>,
     /// What the cluster's events tell, oldest first; an error is why they are not known.
     pub events: Result<Vec<Note>, String>,
+}
+
+/// One number for all pods, which an autoscaler divides by their number.
+#[derive(Clone, Debug)]
+pub struct Total {
+    /// Its name in external.metrics.k8s.io.
+    pub name: String,
+    /// The number in thousandths; an error is why it is not known.
+    pub milli: Result<i64, String>,
 }
 
 /// Why a lease has the replicas that it has.
@@ -82,81 +94,14 @@ pub struct Finding {
     pub reported: Option<f64>,
 }
 
-/// Something that holds or clips the replicas.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Hold {
-    /// What kind.
-    pub kind: HoldKind,
-    /// In words.
-    pub message: String,
-    /// Whether it was computed; otherwise the cluster says so.
-    pub is_computed: bool,
-    /// The metric that it is about.
-    pub metric: Option<String>,
-    /// When it ends by itself.
-    pub until: Option<Timestamp>,
-}
-
-/// What holds or clips replicas.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HoldKind {
-    /// A metric cannot be used.
-    Invalid,
-    /// What cannot be used holds what the others propose.
-    Blocked,
-    /// Pods without a value.
-    Missing,
-    /// Pods that are pending or start.
-    Unready,
-    /// The value is close to the target.
-    Tolerance,
-    /// What is supposed of pods without a value would turn the change around.
-    Uncertain,
-    /// An earlier recommendation.
-    Stabilization,
-    /// A policy of the behavior.
-    Policy,
-    /// The most replicas.
-    Maximum,
-    /// The fewest replicas.
-    Minimum,
-    /// The rate that holds without a behavior.
-    Rate,
-    /// No scaling, or none in this direction.
-    Disabled,
-    /// Replicas that are wanted are not there.
-    Pods,
-    /// The autoscaler cannot read or change the replicas.
-    Api,
-}
-
-impl HoldKind {
-    /// Its name in the gRPC interface.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Invalid => "invalid",
-            Self::Blocked => "blocked",
-            Self::Missing => "missing",
-            Self::Unready => "unready",
-            Self::Tolerance => "tolerance",
-            Self::Uncertain => "uncertain",
-            Self::Stabilization => "stabilization",
-            Self::Policy => "policy",
-            Self::Maximum => "maximum",
-            Self::Minimum => "minimum",
-            Self::Rate => "rate",
-            Self::Disabled => "disabled",
-            Self::Pods => "pods",
-            Self::Api => "api",
-        }
-    }
-}
-
 /// Explains the replicas of a lease that was granted `autoscaling`.
 pub fn explain(autoscaling: &Autoscaling, evidence: &Evidence, options: &Options) -> Explanation {
     let autoscaler = Autoscaler::from(autoscaling);
     let situation = situation(autoscaling, evidence);
-    let decision = situation.as_ref().zip(evidence.record.as_ref()).map(|(situation, record)| {
+    // What other triggers propose is not known.
+    let is_whole = autoscaling.triggers.is_empty();
+    let known = situation.as_ref().zip(evidence.record.as_ref()).filter(|_| is_whole);
+    let decision = known.map(|(situation, record)| {
         let mut history = record.history(options, evidence.at);
         decide(&autoscaler, situation, &mut history, options, evidence.at)
     });
@@ -174,11 +119,22 @@ pub fn explain(autoscaling: &Autoscaling, evidence: &Evidence, options: &Options
         summary: plain::summary(decision.as_ref(), &metrics, &holds, evidence),
         proposed: decision.as_ref().and_then(|decision| decision.proposed),
         notes: notes(evidence),
-        unknowns: unknowns(evidence),
+        unknowns: of_triggers(autoscaling).into_iter().chain(unknowns(evidence)).collect(),
         metrics,
         holds,
         decision,
     }
+}
+
+fn of_triggers(autoscaling: &Autoscaling) -> Option<String> {
+    let names: Vec<_> = autoscaling.triggers.iter().map(|trigger| trigger.kind.as_str()).collect();
+    (!names.is_empty()).then(|| {
+        format!(
+            "KEDA alone knows what the triggers of the lease ({}) propose, and the largest proposal wins: what the metrics \
+             propose together is not told.",
+            names.join(", ")
+        )
+    })
 }
 
 fn situation(autoscaling: &Autoscaling, evidence: &Evidence) -> Option<Situation> {
@@ -188,6 +144,7 @@ fn situation(autoscaling: &Autoscaling, evidence: &Evidence) -> Option<Situation
     let metric = |(name, target): (&MetricName, &i64)| {
         let unread = || Err("it was not read".to_owned());
         let samples = evidence.samples.get(name).cloned().unwrap_or_else(unread);
+        let total = evidence.totals.get(name);
         let percent = || i32::try_from(*target).unwrap_or(i32::MAX);
         let source = match name {
             MetricName::CpuUtilization => {
@@ -197,7 +154,14 @@ fn situation(autoscaling: &Autoscaling, evidence: &Evidence) -> Option<Situation
                 Source::Resource { resource: Resource::Memory, percent: percent(), samples }
             }
             MetricName::GpuUtilization | MetricName::GpuMemoryUtilization | MetricName::QueueTime => {
-                Source::Pods { average_milli: target.saturating_mul(1000), samples }
+                let average_milli = target.saturating_mul(1000);
+                match total {
+                    None => Source::Pods { average_milli, samples },
+                    Some(total) => Source::External {
+                        target: ExternalTarget::Average(average_milli),
+                        values: total.milli.clone().map(|milli| vec![milli]),
+                    },
+                }
             }
         };
         Metric { name: name.key().to_owned(), source }
@@ -237,7 +201,8 @@ fn finding(
     let proposal = situation.zip(metric).map(|(situation, metric)| {
         propose(metric, &situation.scale, autoscaler.tolerances(options), options, evidence.at)
     });
-    let has_samples = matches!(evidence.samples.get(&name), Some(Ok(_)));
+    let has_samples = matches!(evidence.samples.get(&name), Some(Ok(_)))
+        || evidence.totals.get(&name).is_some_and(|total| total.milli.is_ok());
     match proposal {
         Some(Ok(proposal)) => {
             finding.value = Some(match proposal.usage {
@@ -247,7 +212,8 @@ fn finding(
             finding.ratio = Some(proposal.ratio);
             finding.proposal = Some(proposal.replicas);
             finding.groups = proposal.groups;
-            finding.age = oldest(&evidence.samples[&name]).map(|at| age(at, evidence.at));
+            let oldest = evidence.samples.get(&name).and_then(oldest);
+            finding.age = oldest.map(|at| age(at, evidence.at));
         }
         Some(Err(invalid)) if has_samples || reported.value_milli.is_none() => {
             finding.error = Some(invalid.to_string());
@@ -379,5 +345,12 @@ fn unknowns(evidence: &Evidence) -> Vec<String> {
             "TMS cannot read {name} of each pod, and shows the autoscaler's own value without what it proposes: {why}."
         ))
     });
-    pods.into_iter().chain(samples).chain(events).collect()
+    let totals = evidence.totals.iter().filter_map(|(name, total)| {
+        let why = total.milli.as_ref().err().filter(|_| is_reported(name))?;
+        Some(format!(
+            "TMS cannot read {} as KEDA tells it, and shows the autoscaler's own value without what it proposes: {why}.",
+            name.key()
+        ))
+    });
+    pods.into_iter().chain(samples).chain(totals).chain(events).collect()
 }

@@ -12,6 +12,7 @@ pub mod effect;
 pub mod explanation;
 mod external;
 pub mod history;
+mod hold;
 pub mod metric;
 mod pace;
 pub mod plain;

@@ -7,7 +7,9 @@
 use std::collections::BTreeMap;
 
 use super::findings::{Findings, are, entry, quoted};
-use super::{AutoscalingBounds, AutoscalingRequest, GpuSource, MetricBounds, MetricRequest, behavior};
+use super::{
+    AutoscalingBounds, AutoscalingRequest, GpuSource, MetricBounds, MetricRequest, behavior, triggers,
+};
 use crate::domain::lease::Triton;
 use crate::domain::quantity::Quantity;
 use crate::domain::scaling::{Autoscaling, Behavior, MetricName};
@@ -47,7 +49,44 @@ pub(super) fn granted(
     let behavior =
         behavior::granted(&format!("{field}.behavior"), &request.behavior, &bounds.behavior, findings);
     warn_of_thresholds_out_of_reach(&metrics, &behavior, findings);
-    Autoscaling { minimum, maximum, metrics, behavior }
+    let triggers = triggers::granted(&format!("{field}.triggers"), &request.triggers, bounds, findings);
+    if minimum == 0 && bounds.minimum_lower_bound == 0 {
+        check_waking(field, request, &metrics, bounds, findings);
+    }
+    Autoscaling { minimum, maximum, metrics, behavior, triggers }
+}
+
+/// What pods measure cannot wake a lease that has none.
+fn check_waking(
+    field: &str,
+    request: &AutoscalingRequest,
+    metrics: &BTreeMap<MetricName, i64>,
+    bounds: &AutoscalingBounds,
+    findings: &mut Findings,
+) {
+    if request.triggers.is_empty() {
+        let known: Vec<_> = bounds.triggers.iter().map(|trigger| trigger.kind.as_str()).collect();
+        let advice = if known.is_empty() {
+            "the administrator allows no trigger".to_owned()
+        } else {
+            format!("add a trigger of kind {}", known.join(" or "))
+        };
+        findings.refuse_by(
+            "server.autoscaling.keda.triggers",
+            format!("{field}.min_replicas"),
+            format!(
+                "a minimum of 0 asked, but no trigger from outside the pods, which alone wakes a lease without pods: \
+                 {advice}, or ask for a minimum of 1"
+            ),
+        );
+    }
+    let shows_use = |name: &MetricName| matches!(name, MetricName::QueueTime | MetricName::GpuUtilization);
+    if !metrics.keys().any(shows_use) {
+        findings.warn(
+            "the lease falls asleep while clients still use it once its triggers are silent: only queueTime and \
+             gpuUtilization tell KEDA of requests",
+        );
+    }
 }
 
 fn replicas(

@@ -12,6 +12,7 @@ mod placement;
 mod request;
 #[cfg(test)]
 mod tests;
+mod triggers;
 mod triton;
 
 use std::collections::BTreeMap;
@@ -21,8 +22,9 @@ use jiff::SignedDuration;
 pub use self::grant::{grant, grant_scaling, grant_update};
 pub use self::request::{
     AutomaticRenewalRequest, AutoscalingRequest, BehaviorRequest, MetricRequest, RenewalRequest, Request,
-    ScalingRulesRequest, TritonRequest, UpdateRequest,
+    ScalingRulesRequest, TriggerRequest, TritonRequest, UpdateRequest,
 };
+pub use self::triggers::{Allowed, TriggerBounds};
 use super::lease::LifetimeBounds;
 use super::repositories::Repositories;
 use super::scaling::{Behavior, MetricName};
@@ -87,6 +89,8 @@ pub struct AutoscalingBounds {
     pub metrics: BTreeMap<MetricName, MetricBounds>,
     /// Pace of a lease that does not say.
     pub behavior: Behavior,
+    /// Triggers that leases may ask for; none but with [`Provider::Keda`].
+    pub triggers: Vec<TriggerBounds>,
 }
 
 /// Where the autoscaler gets its numbers.
@@ -98,6 +102,17 @@ pub enum Provider {
     Builtin,
     /// KEDA.
     Keda,
+}
+
+/// How KEDA looks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Keda {
+    /// Prometheus that has the recorded series; given wherever KEDA is the provider and a lease may scale by one.
+    pub prometheus_url: Option<String>,
+    /// Seconds between two looks at triggers, while a lease may sleep; at least 1.
+    pub polling_interval_seconds: u32,
+    /// Seconds without activity after which a lease falls asleep.
+    pub cooldown_seconds: u32,
 }
 
 /// Where GPU figures come from.

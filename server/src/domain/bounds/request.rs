@@ -90,6 +90,17 @@ pub struct AutoscalingRequest {
     pub metrics: BTreeMap<String, MetricRequest>,
     /// Pace.
     pub behavior: BehaviorRequest,
+    /// Signals from outside the pods.
+    pub triggers: Vec<TriggerRequest>,
+}
+
+/// A wish for a signal from outside the pods.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TriggerRequest {
+    /// Its kind.
+    pub kind: String,
+    /// What the lease sets of it.
+    pub metadata: BTreeMap<String, String>,
 }
 
 /// What is asked of one metric.

@@ -32,7 +32,8 @@ pub(super) fn autoscaler(
                 kind: Kind::Deployment.as_str().to_owned(),
                 name: lease.id.object_name(),
             },
-            min_replicas: Some(int(autoscaling.minimum)),
+            // Only KEDA lets a lease sleep.
+            min_replicas: Some(int(autoscaling.minimum.max(1))),
             max_replicas: int(autoscaling.maximum),
             metrics: Some(
                 autoscaling.metrics.iter().map(|(metric, threshold)| spec(*metric, *threshold)).collect(),
@@ -74,7 +75,8 @@ fn spec(metric: MetricName, threshold: i64) -> MetricSpec {
     }
 }
 
-fn behavior(behavior: &Behavior, capabilities: &Capabilities) -> HorizontalPodAutoscalerBehavior {
+/// Returns the pace in Kubernetes' terms.
+pub(super) fn behavior(behavior: &Behavior, capabilities: &Capabilities) -> HorizontalPodAutoscalerBehavior {
     HorizontalPodAutoscalerBehavior {
         scale_up: Some(rules(&behavior.scale_up, capabilities)),
         scale_down: Some(rules(&behavior.scale_down, capabilities)),

@@ -9,6 +9,7 @@ mod labels;
 mod metrics;
 mod monitor;
 mod rules;
+mod scaled_object;
 mod service;
 mod storage;
 mod yaml;
@@ -25,12 +26,13 @@ pub use self::containers::{AGENT, TRITON};
 pub use self::covers::covers;
 pub use self::deployment::render;
 pub use self::metrics::{Source as MetricSource, metric_of, series, source as metric_source};
+pub use self::scaled_object::TRIGGERS_ANNOTATION;
 pub use self::yaml::to_yaml;
-use super::bounds::{GpuSource, Provider};
+use super::bounds::{GpuSource, Keda, Provider};
 use super::capabilities::Capabilities;
 use super::lease::{Lease, LeaseId};
 use super::repositories::Repositories;
-use super::scaling::Scaling;
+use super::scaling::{Autoscaling, Scaling};
 
 /// Label that carries the lease id.
 pub const LEASE_LABEL: &str = "tms.internal/lease-id";
@@ -71,6 +73,8 @@ pub struct Settings {
     pub repositories: Repositories,
     /// Where the autoscaler gets its numbers.
     pub provider: Provider,
+    /// How KEDA looks, where it is the provider.
+    pub keda: Keda,
     /// Where GPU figures come from.
     pub gpu_source: GpuSource,
     /// Seconds between scrapes, and between evaluations of the rules.
@@ -116,6 +120,8 @@ pub enum Kind {
     HeadlessService,
     /// autoscaling/v2
     HorizontalPodAutoscaler,
+    /// keda.sh/v1alpha1: what KEDA makes a HorizontalPodAutoscaler of, by the same name
+    ScaledObject,
     /// monitoring.coreos.com/v1
     PodMonitor,
     /// monitoring.coreos.com/v1
@@ -130,7 +136,7 @@ pub fn plan(lease: &Lease, settings: &Settings, capabilities: &Capabilities) -> 
         Scaling::Fixed { .. } => None,
         Scaling::Auto(autoscaling) => Some(autoscaling),
     };
-    let autoscaler = autoscaling.map(|wanted| autoscaler::autoscaler(lease, wanted, settings, capabilities));
+    let autoscaler = autoscaling.and_then(|wanted| autoscaler_of(lease, wanted, settings, capabilities));
     let monitor = capabilities.pod_monitor.then(|| monitor::monitor(lease, settings));
     let rules = autoscaling
         .filter(|_| capabilities.prometheus_rule)
@@ -146,7 +152,30 @@ pub fn plan(lease: &Lease, settings: &Settings, capabilities: &Capabilities) -> 
     Plan { deployment: deployment::stamp(lease), dependents: dependents.into_iter().flatten().collect() }
 }
 
+fn autoscaler_of(
+    lease: &Lease,
+    wanted: &Autoscaling,
+    settings: &Settings,
+    capabilities: &Capabilities,
+) -> Option<Object> {
+    match settings.provider {
+        Provider::Adapter | Provider::Builtin => {
+            Some(autoscaler::autoscaler(lease, wanted, settings, capabilities))
+        }
+        Provider::Keda => capabilities
+            .scaled_object
+            .then(|| scaled_object::scaled_object(lease, wanted, &settings.keda, settings, capabilities)),
+    }
+}
+
 impl Plan {
+    /// Whether an object of this kind, seen in the cluster, belongs to the lease. With a ScaledObject that is the autoscaler that
+    /// KEDA makes of it, or takes over.
+    pub fn admits(&self, kind: Kind) -> bool {
+        let is_planned = |kind: Kind| self.objects().any(|object| object.kind == kind);
+        is_planned(kind) || (kind == Kind::HorizontalPodAutoscaler && is_planned(Kind::ScaledObject))
+    }
+
     /// Returns every object, in the order in which they are applied.
     pub fn objects(&self) -> impl Iterator<Item = &Object> {
         std::iter::once(&self.deployment).chain(&self.dependents)
@@ -173,11 +202,12 @@ impl Object {
 
 impl Kind {
     /// Every kind, in the order in which they are applied.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Deployment,
         Self::Service,
         Self::HeadlessService,
         Self::HorizontalPodAutoscaler,
+        Self::ScaledObject,
         Self::PodMonitor,
         Self::PrometheusRule,
         Self::PodDisruptionBudget,
@@ -195,6 +225,7 @@ impl Kind {
             Self::Deployment
             | Self::Service
             | Self::HorizontalPodAutoscaler
+            | Self::ScaledObject
             | Self::PodMonitor
             | Self::PrometheusRule
             | Self::PodDisruptionBudget => "",
@@ -212,6 +243,7 @@ impl Kind {
             Self::Deployment => "apps",
             Self::Service | Self::HeadlessService => "",
             Self::HorizontalPodAutoscaler => "autoscaling",
+            Self::ScaledObject => "keda.sh",
             Self::PodMonitor | Self::PrometheusRule => "monitoring.coreos.com",
             Self::PodDisruptionBudget => "policy",
         }
@@ -221,6 +253,7 @@ impl Kind {
     pub fn version(self) -> &'static str {
         match self {
             Self::HorizontalPodAutoscaler => "v2",
+            Self::ScaledObject => "v1alpha1",
             Self::Deployment
             | Self::Service
             | Self::HeadlessService
@@ -244,6 +277,7 @@ impl Kind {
             Self::Deployment => "Deployment",
             Self::Service | Self::HeadlessService => "Service",
             Self::HorizontalPodAutoscaler => "HorizontalPodAutoscaler",
+            Self::ScaledObject => "ScaledObject",
             Self::PodMonitor => "PodMonitor",
             Self::PrometheusRule => "PrometheusRule",
             Self::PodDisruptionBudget => "PodDisruptionBudget",
@@ -256,6 +290,7 @@ impl Kind {
             Self::Deployment => "deployments",
             Self::Service | Self::HeadlessService => "services",
             Self::HorizontalPodAutoscaler => "horizontalpodautoscalers",
+            Self::ScaledObject => "scaledobjects",
             Self::PodMonitor => "podmonitors",
             Self::PrometheusRule => "prometheusrules",
             Self::PodDisruptionBudget => "poddisruptionbudgets",

@@ -3,7 +3,9 @@
 use jiff::{SignedDuration, Timestamp};
 use tms_proto::v1;
 
-use crate::domain::bounds::{AutoscalingBounds, Bounds, MetricBounds, Provider, Resources};
+use crate::domain::bounds::{
+    Allowed, AutoscalingBounds, Bounds, MetricBounds, Provider, Resources, TriggerBounds,
+};
 use crate::domain::capabilities::Capabilities;
 use crate::domain::lease::{Event, Lease, Model, ModelReport, ModelState, Spec, State, Toleration, Triton};
 use crate::domain::plan::{TRITON_GRPC, TRITON_HTTP};
@@ -33,6 +35,7 @@ pub fn lease(lease: &Lease) -> v1::Lease {
         }),
         active_metrics: active_metrics(&lease.spec.scaling),
         last_used_at: lease.tenure.last_used_at.map(timestamp),
+        waking_since: lease.waking_since.map(timestamp),
     }
 }
 
@@ -220,6 +223,14 @@ pub fn autoscaling(auto: &Autoscaling) -> v1::Autoscaling {
         max_replicas: Some(auto.maximum),
         metrics: metrics.collect(),
         behavior: Some(behavior(&auto.behavior)),
+        triggers: auto
+            .triggers
+            .iter()
+            .map(|trigger| v1::Trigger {
+                kind: trigger.kind.clone(),
+                metadata: trigger.metadata.clone().into_iter().collect(),
+            })
+            .collect(),
     }
 }
 
@@ -280,6 +291,16 @@ fn autoscaling_bounds(bounds: &AutoscalingBounds) -> v1::AutoscalingBounds {
             .iter()
             .map(|(name, bounds)| (name.key().to_owned(), metric(bounds)))
             .collect(),
+        triggers: bounds.triggers.iter().map(trigger_bounds).collect(),
+    }
+}
+
+fn trigger_bounds(bounds: &TriggerBounds) -> v1::TriggerBounds {
+    let in_words = |(key, allowed): (&String, &Allowed)| (key.clone(), allowed.to_string());
+    v1::TriggerBounds {
+        kind: bounds.kind.clone(),
+        r#type: bounds.trigger_type.clone(),
+        metadata: bounds.settable.iter().map(in_words).collect(),
     }
 }
 

@@ -15,7 +15,7 @@ use crate::domain::scaling::MetricName;
 pub fn explanation(explanation: Explanation, evidence: &Evidence, answer: &mut v1::ExplainResponse) {
     answer.summary = explanation.summary;
     answer.proposed = explanation.proposed.map(count);
-    answer.metrics = explanation.metrics.into_iter().map(finding).collect();
+    answer.metrics = explanation.metrics.into_iter().map(|found| finding(found, evidence)).collect();
     answer.holds = explanation.holds.into_iter().map(hold).collect();
     answer.decisions = explanation.notes.into_iter().map(note).collect();
     answer.unknowns = explanation.unknowns;
@@ -31,7 +31,7 @@ pub fn explanation(explanation: Explanation, evidence: &Evidence, answer: &mut v
     }
 }
 
-fn finding(finding: Finding) -> v1::MetricExplanation {
+fn finding(finding: Finding, evidence: &Evidence) -> v1::MetricExplanation {
     let names = |pods: BTreeSet<String>| pods.into_iter().collect();
     v1::MetricExplanation {
         name: finding.name.key().to_owned(),
@@ -42,7 +42,7 @@ fn finding(finding: Finding) -> v1::MetricExplanation {
         age: finding.age.map(duration),
         wins: finding.wins,
         error: finding.error.unwrap_or_default(),
-        source: source(finding.name),
+        source: source(finding.name, evidence),
         counted_pods: names(finding.groups.counted),
         missing_pods: names(finding.groups.missing),
         unready_pods: names(finding.groups.unready),
@@ -51,10 +51,11 @@ fn finding(finding: Finding) -> v1::MetricExplanation {
     }
 }
 
-fn source(name: MetricName) -> String {
-    match metric_source(name) {
-        MetricSource::Container(resource) => format!("metrics.k8s.io/{resource}"),
-        MetricSource::Recorded(series) => format!("custom.metrics.k8s.io/{series}"),
+fn source(name: MetricName, evidence: &Evidence) -> String {
+    match (metric_source(name), evidence.totals.get(&name)) {
+        (MetricSource::Container(resource), _) => format!("metrics.k8s.io/{resource}"),
+        (MetricSource::Recorded(_), Some(total)) => format!("external.metrics.k8s.io/{}", total.name),
+        (MetricSource::Recorded(series), None) => format!("custom.metrics.k8s.io/{series}"),
     }
 }
 

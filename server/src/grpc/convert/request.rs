@@ -5,7 +5,7 @@ use tms_proto::v1;
 
 use crate::domain::bounds::{
     AutomaticRenewalRequest, AutoscalingRequest, BehaviorRequest, MetricRequest, RenewalRequest, Request,
-    ScalingRulesRequest, TritonRequest, UpdateRequest, Violation,
+    ScalingRulesRequest, TriggerRequest, TritonRequest, UpdateRequest, Violation,
 };
 use crate::domain::lease::{State, Toleration};
 
@@ -65,7 +65,12 @@ fn autoscaling(autoscaling: v1::Autoscaling) -> AutoscalingRequest {
         maximum: autoscaling.max_replicas,
         metrics: metrics.collect(),
         behavior: autoscaling.behavior.map(behavior).unwrap_or_default(),
+        triggers: autoscaling.triggers.into_iter().map(trigger).collect(),
     }
+}
+
+fn trigger(trigger: v1::Trigger) -> TriggerRequest {
+    TriggerRequest { kind: trigger.kind, metadata: trigger.metadata.into_iter().collect() }
 }
 
 /// Returns a lifetime to the microsecond, as the database can hold it. `field` names it where it is faulty.

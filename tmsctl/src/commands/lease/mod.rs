@@ -1,5 +1,6 @@
 //! `tmsctl lease …`: the life of leases.
 
+mod activate;
 mod create;
 mod explain;
 mod list;
@@ -35,6 +36,7 @@ pub enum Command {
     Logs(logs::Arguments),
     Update(Box<update::Arguments>),
     Renew(renew::Arguments),
+    Activate(activate::Arguments),
     Release(release::Arguments),
 }
 
@@ -51,6 +53,7 @@ pub async fn run(global: &Global, command: Command) -> Result<(), Failure> {
         Command::Logs(arguments) => logs::run(global, arguments).await,
         Command::Update(arguments) => update::run(global, *arguments).await,
         Command::Renew(arguments) => renew::run(global, arguments).await,
+        Command::Activate(arguments) => activate::run(global, arguments).await,
         Command::Release(arguments) => release::run(global, arguments).await,
     }
 }

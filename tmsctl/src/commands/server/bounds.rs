@@ -39,6 +39,15 @@ struct Autoscaling {
     minimum_upper_bound: u32,
     maximum: u32,
     metrics: BTreeMap<String, Metric>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    triggers: Vec<Trigger>,
+}
+
+#[derive(Serialize)]
+struct Trigger {
+    kind: String,
+    r#type: String,
+    metadata: BTreeMap<String, String>,
 }
 
 #[derive(Serialize)]
@@ -115,6 +124,9 @@ fn page(bounds: &Bounds, width: Option<u16>) -> String {
     if autoscaling.enabled {
         page += &text::section("Metrics and their thresholds", &metric_table(autoscaling, width));
     }
+    if !autoscaling.triggers.is_empty() {
+        page += &text::section("Triggers", &trigger_table(autoscaling, width));
+    }
     page
 }
 
@@ -163,6 +175,14 @@ fn metric_table(autoscaling: &Autoscaling, width: Option<u16>) -> String {
         [name.clone(), yes_no(metric.allowed), yes_no(metric.enabled), told(metric.threshold_default), range]
     });
     text::table(&["METRIC", "ALLOWED", "ENABLED", "DEFAULT", "RANGE"], rows, width)
+}
+
+fn trigger_table(autoscaling: &Autoscaling, width: Option<u16>) -> String {
+    let rows = autoscaling.triggers.iter().map(|trigger| {
+        let settable = trigger.metadata.iter().map(|(key, allowed)| format!("{key}: {allowed}"));
+        [trigger.kind.clone(), trigger.r#type.clone(), settable.collect::<Vec<_>>().join("; ")]
+    });
+    text::table(&["KIND", "TYPE", "A LEASE MAY SET"], rows, width)
 }
 
 fn lines(bounds: &Bounds) -> String {
@@ -225,6 +245,11 @@ impl From<v1::AutoscalingBounds> for Autoscaling {
             minimum_upper_bound: bounds.minimum_upper_bound,
             maximum: bounds.maximum,
             metrics: bounds.metrics.into_iter().map(|(name, of)| (name, metric(of))).collect(),
+            triggers: bounds
+                .triggers
+                .into_iter()
+                .map(|of| Trigger { kind: of.kind, r#type: of.r#type, metadata: of.metadata })
+                .collect(),
         }
     }
 }

@@ -31,6 +31,7 @@ fn question(metrics: &[(MetricName, i64)], maximum: u32, csv: &str, shape: Shape
             maximum,
             metrics: metrics.iter().copied().collect(),
             behavior: Behavior { scale_up: rules(0, 4, 15), scale_down: rules(60, 1, 60) },
+            triggers: Vec::new(),
         },
         trace: Trace::parse(csv, shape).unwrap(),
         service: service(),

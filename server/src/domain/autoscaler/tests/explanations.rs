@@ -24,6 +24,7 @@ fn granted() -> Autoscaling {
         maximum: 4,
         metrics: BTreeMap::from([(QUEUE, 10_000), (GPU, 80)]),
         behavior: Behavior { scale_up: rules(0, 2), scale_down: rules(300, 1) },
+        triggers: Vec::new(),
     }
 }
 
@@ -67,6 +68,7 @@ fn evidence(replicas: i32, queue_us: i64) -> Evidence {
         pods: Ok((1..=usize::try_from(replicas).unwrap()).map(|number| pod(&name(number))).collect()),
         troubles: Vec::new(),
         samples: BTreeMap::from([(QUEUE, Ok(samples(queue_us))), (GPU, Ok(samples(80)))]),
+        totals: BTreeMap::new(),
         events: Ok(Vec::new()),
     }
 }

@@ -47,6 +47,7 @@ pub(super) fn bounds() -> Bounds {
             maximum: 10,
             metrics: metrics.into_iter().collect(),
             behavior: Behavior { scale_up: rules.clone(), scale_down: rules },
+            triggers: Vec::new(),
         },
         lifetime: LifetimeBounds {
             minimum: SignedDuration::from_mins(1),
@@ -155,6 +156,11 @@ fn autoscaling_request_of(autoscaling: &Autoscaling) -> AutoscalingRequest {
             scale_up: rules(&autoscaling.behavior.scale_up),
             scale_down: rules(&autoscaling.behavior.scale_down),
         },
+        triggers: autoscaling
+            .triggers
+            .iter()
+            .map(|trigger| TriggerRequest { kind: trigger.kind.clone(), metadata: trigger.metadata.clone() })
+            .collect(),
     }
 }
 

@@ -106,7 +106,8 @@ prop_compose! {
         scale_up in option::of(rules()),
         scale_down in option::of(rules()),
     ) -> AutoscalingRequest {
-        AutoscalingRequest { minimum, maximum, metrics, behavior: BehaviorRequest { scale_up, scale_down } }
+        let behavior = BehaviorRequest { scale_up, scale_down };
+        AutoscalingRequest { minimum, maximum, metrics, behavior, triggers: Vec::new() }
     }
 }
 
@@ -150,6 +151,7 @@ prop_compose! {
             minimum: None,
             maximum,
             metrics: metrics.collect(),
+            triggers: Vec::new(),
             behavior: BehaviorRequest { scale_up, scale_down: None },
         };
         let triton = TritonRequest {

@@ -1,5 +1,6 @@
 use super::*;
 use crate::domain::lease::Toleration;
+use crate::domain::scaling::TriggerMetric;
 
 type Change = fn(&mut Request, &mut Bounds);
 
@@ -267,15 +268,103 @@ fn autoscaled_replicas_stay_within_the_limits() {
             |r, b| (b.autoscaling.default_minimum, scaling(r).maximum) = (2, Some(1)),
             "spec.autoscaling.max_replicas by server.autoscaling.replicas.default.minimum",
         ),
-        (
-            |r, b| {
-                (b.autoscaling.minimum_lower_bound, b.autoscaling.default_minimum) = (0, 0);
-                scaling(r).maximum = Some(0);
-            },
-            "spec.autoscaling.max_replicas",
-        ),
         (|r, _| (r.replicas, _) = (Some(1), scaling(r)), "spec.replicas"),
     ]);
+}
+
+/// Lets leases sleep, and wake by the length of a queue.
+fn allow_sleep(bounds: &mut Bounds) {
+    let texts = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
+    let allowed = [("queueName", "orders-*|returns"), ("value", "1..100")];
+    let settable = allowed.map(|(key, rule)| (key.to_owned(), Allowed::parse(rule).unwrap()));
+    (bounds.autoscaling.provider, bounds.autoscaling.minimum_lower_bound) = (Provider::Keda, 0);
+    bounds.autoscaling.triggers = vec![TriggerBounds {
+        kind: "orders".to_owned(),
+        trigger_type: "rabbitmq".to_owned(),
+        metric_type: TriggerMetric::AverageValue,
+        authentication: None,
+        fixed: texts(&[("mode", "QueueLength"), ("value", "20")]),
+        settable: settable.into(),
+    }];
+}
+
+fn ask_trigger(request: &mut Request, kind: &str, metadata: &[(&str, &str)]) {
+    let metadata = metadata.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
+    scaling(request).triggers.push(TriggerRequest { kind: kind.to_owned(), metadata });
+}
+
+#[test]
+fn a_lease_sleeps_only_where_something_outside_its_pods_can_wake_it() {
+    const TRIGGERS: &str = "spec.autoscaling.triggers";
+    const KEY: &str = "server.autoscaling.keda.triggers";
+    let cases: [(Change, String); 11] = [
+        (|r, b| (allow_sleep(b), scaling(r).minimum = Some(1)).1, String::new()),
+        (
+            |r, b| (allow_sleep(b), scaling(r).minimum = Some(0)).1,
+            format!("spec.autoscaling.min_replicas by {KEY}"),
+        ),
+        (
+            |r, b| {
+                allow_sleep(b);
+                scaling(r).minimum = Some(0);
+                ask_trigger(r, "orders", &[("queueName", "orders-eu")]);
+            },
+            String::new(),
+        ),
+        (
+            |r, b| {
+                allow_sleep(b);
+                ask_trigger(r, "orders", &[("queueName", "returns"), ("value", "100")]);
+            },
+            String::new(),
+        ),
+        (
+            |r, _| ask_trigger(r, "orders", &[("queueName", "returns")]),
+            format!("{TRIGGERS} until server.autoscaling.provider"),
+        ),
+        (|r, b| (allow_sleep(b), ask_trigger(r, "order", &[])).1, format!("{TRIGGERS}[0].kind by {KEY}")),
+        (
+            |r, b| (allow_sleep(b), ask_trigger(r, "orders", &[])).1,
+            format!("{TRIGGERS}[0].metadata[\"queueName\"]"),
+        ),
+        (
+            |r, b| (allow_sleep(b), ask_trigger(r, "orders", &[("queueName", "secrets")])).1,
+            format!("{TRIGGERS}[0].metadata[\"queueName\"] by {KEY}"),
+        ),
+        (
+            |r, b| (allow_sleep(b), ask_trigger(r, "orders", &[("queueName", "returns"), ("value", "0")])).1,
+            format!("{TRIGGERS}[0].metadata[\"value\"] by {KEY}"),
+        ),
+        (
+            |r, b| (allow_sleep(b), ask_trigger(r, "orders", &[("queueName", "returns"), ("host", "h")])).1,
+            format!("{TRIGGERS}[0].metadata[\"host\"]"),
+        ),
+        (
+            |r, b| {
+                allow_sleep(b);
+                ask_trigger(r, "orders", &[("queueName", "returns")]);
+                ask_trigger(r, "orders", &[("queueName", "orders-eu")]);
+            },
+            format!("{TRIGGERS}[1].kind"),
+        ),
+    ];
+    for (change, expected) in cases {
+        check(&[(change, &expected)]);
+    }
+}
+
+#[test]
+fn a_lease_that_nothing_can_wake_is_told_what_could() {
+    let (mut request, mut bounds) = (request(), bounds());
+    allow_sleep(&mut bounds);
+    scaling(&mut request).minimum = Some(0);
+    let refused = grant(&request, &bounds).unwrap_err();
+    insta::assert_snapshot!(messages(&refused), @"spec.autoscaling.min_replicas: a minimum of 0 asked, but no trigger from outside the pods, which alone wakes a lease without pods: add a trigger of kind orders, or ask for a minimum of 1 (server.autoscaling.keda.triggers)");
+    ask_trigger(&mut request, "orders", &[("queueName", "orders-eu")]);
+    let accepted = grant(&request, &bounds).unwrap();
+    let sleepy = "the lease falls asleep while clients still use it once its triggers are silent: only queueTime and \
+                  gpuUtilization tell KEDA of requests";
+    assert!(accepted.warnings.contains(&sleepy.to_owned()), "{:?}", accepted.warnings);
 }
 
 #[test]

@@ -15,6 +15,7 @@ fn lease() -> Lease {
         created_at: Timestamp::UNIX_EPOCH,
         expires_at: Timestamp::MAX,
         tenure: Tenure::starting(Timestamp::UNIX_EPOCH),
+        waking_since: None,
         end: None,
         generation: 1,
         version: 1,

@@ -1,5 +1,6 @@
 //! What plans look like, and what holds for every one of them.
 
+mod keda;
 mod properties;
 mod snapshots;
 
@@ -41,6 +42,11 @@ pub(crate) fn settings() -> Settings {
             maximum_total_bytes: 200 << 30,
         },
         provider: Provider::Adapter,
+        keda: Keda {
+            prometheus_url: Some("http://prometheus.monitoring.svc:9090".to_owned()),
+            polling_interval_seconds: 15,
+            cooldown_seconds: 300,
+        },
         gpu_source: GpuSource::Triton,
         scrape_interval_seconds: 15,
         scrape_timeout_seconds: 10,
@@ -88,6 +94,7 @@ fn lease(spec: Spec, settings: &Settings) -> Lease {
         created_at: Timestamp::UNIX_EPOCH,
         expires_at: Timestamp::UNIX_EPOCH + spec.lifetime,
         tenure: Tenure::starting(Timestamp::UNIX_EPOCH),
+        waking_since: None,
         end: None,
         generation: 1,
         version: 1,
@@ -116,6 +123,7 @@ fn auto<const N: usize>(metrics: [(MetricName, i64); N]) -> Scaling {
                 tolerance_milli: None,
             },
         },
+        triggers: Vec::new(),
     })
 }
 

@@ -38,6 +38,7 @@ fn scaling() -> impl Strategy<Value = Scaling> {
                 maximum: minimum + more,
                 metrics,
                 behavior: Behavior { scale_up, scale_down },
+                triggers: Vec::new(),
             })
         },
     );
