@@ -4,6 +4,7 @@ pub mod audit;
 pub mod cluster;
 pub mod http;
 pub mod kubelet;
+pub mod load;
 pub mod models;
 pub mod node;
 pub mod pipeline;
