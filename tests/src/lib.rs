@@ -15,6 +15,7 @@ pub mod random;
 pub mod samples;
 pub mod server;
 pub mod site;
+pub mod triton;
 pub mod wait;
 
 use std::env;

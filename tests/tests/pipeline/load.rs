@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
 use std::sync::OnceLock;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
@@ -12,10 +11,10 @@ use tms_proto::v1::{
     Autoscaling, BespokeTriton, ExplainRequest, ExplainResponse, Lease, LeaseSpec, Metric, MetricExplanation,
 };
 use tms_tests::cluster::{Fault, Part};
-use tms_tests::http;
 use tms_tests::load::{Kind, Load};
 use tms_tests::models::Model;
 use tms_tests::pipeline::GpuFigures;
+use tms_tests::triton;
 use tms_tests::wait::{inside, until, until_so};
 
 use crate::installation::{Client, Installation, models};
@@ -135,18 +134,11 @@ impl Watch {
 
 /// Requests that each pod of a lease has answered, by its models, as its Triton counts them.
 async fn answered(client: &Client<'_>, lease: &str) -> BTreeMap<String, BTreeMap<String, u64>> {
-    let selector = format!("tms.internal/lease-id={lease}");
-    let pods = client.installation.json(&["get", "pods", "--selector", &selector]);
     let mut answered = BTreeMap::new();
-    for pod in pods["items"].as_array().unwrap() {
-        let Some(ip) = pod["status"]["podIP"].as_str() else { continue };
-        let page = http::get(SocketAddr::new(ip.parse().unwrap(), 8002), "/metrics").await;
-        let counts = page.lines().filter_map(|line| {
-            let labels = line.strip_prefix("nv_inference_request_success{")?;
-            let model = labels.split_once("model=\"")?.1.split_once('"')?.0;
-            Some((model.to_owned(), labels.rsplit_once(' ')?.1.parse().ok()?))
-        });
-        answered.insert(pod["metadata"]["name"].as_str().unwrap().to_owned(), counts.collect());
+    for pod in client.installation.pods(lease) {
+        let Some(address) = pod.address else { continue };
+        let counters = triton::counters(address).await.unwrap_or_default();
+        answered.insert(pod.name, counters.answered);
     }
     answered
 }
@@ -178,8 +170,10 @@ fn a_lease_goes_to_its_maximum_and_back_under_load_and_no_request_fails() {
         // A channel of gRPC finds the new ones when the server closes its connection.
         let all_take_part = async || {
             let now = answered(&client, &lease.id).await;
-            let all =
-                now.len() == 3 && now.values().all(|pod| MODELS.iter().all(|(_, model)| pod[*model] > 0));
+            let all = now.len() == 3
+                && now.values().all(|pod| {
+                    MODELS.iter().all(|(_, model)| pod.get(*model).is_some_and(|count| *count > 0))
+                });
             if !all {
                 tokio::time::sleep(Duration::from_secs(1)).await;
                 return Err(format!("{now:?}"));
