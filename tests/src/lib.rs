@@ -4,6 +4,7 @@ pub mod audit;
 pub mod cluster;
 pub mod http;
 pub mod kubelet;
+pub mod load;
 pub mod models;
 pub mod node;
 pub mod pipeline;
@@ -14,6 +15,7 @@ pub mod random;
 pub mod samples;
 pub mod server;
 pub mod site;
+pub mod triton;
 pub mod wait;
 
 use std::env;

@@ -137,8 +137,10 @@ pub fn channel(address: SocketAddr) -> Channel {
 
 /// Returns the server's program, which lies where cargo puts that of this very build.
 pub fn program() -> PathBuf {
-    let test = std::env::current_exe().expect("a test has a program");
-    let folder = test.parent().and_then(Path::parent).expect("tests lie in target/PROFILE/deps");
+    let own = std::env::current_exe().expect("the system knows which program runs");
+    let folder = own.parent().expect("a program lies in a folder");
+    // Tests lie in target/PROFILE/deps.
+    let folder = folder.parent().filter(|_| folder.ends_with("deps")).unwrap_or(folder);
     let program = folder.join("tms-server");
     assert!(program.is_file(), "{} is missing: cargo build --package tms-server", program.display());
     program

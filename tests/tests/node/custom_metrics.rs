@@ -8,11 +8,11 @@ use serde_json::{Value, json};
 use tms_proto::v1::server_service_client::ServerServiceClient;
 use tms_proto::v1::{Autoscaling, CapabilitiesRequest, LeaseSpec, Metric};
 use tms_server::clock::{stopwatch, system_now};
-use tms_tests::cluster::Cluster;
 use tms_tests::models::Model;
 use tms_tests::wait::{inside, until};
 
 use crate::installation::{Client, Installation, models};
+use crate::registration::Registration;
 use crate::site::Store;
 use crate::{break_node, use_node};
 
@@ -80,43 +80,6 @@ fn raw(client: &Client<'_>, version: &str, lease: &str) -> Value {
     );
     let answer = client.installation.cluster.kubectl(&["get", "--raw", &path]).expect("it is answered");
     serde_json::from_str(&answer).expect("JSON")
-}
-
-/// Takes away what a release of this name has in the cluster besides its namespace, now and at the end: while an APIService
-/// has no server, no namespace can be deleted.
-struct Registration(&'static Cluster, &'static str);
-
-impl Registration {
-    fn none(namespace: &'static str) -> Option<Self> {
-        let registration = Self(Cluster::shared_node()?, namespace);
-        registration.remove();
-        Some(registration)
-    }
-
-    fn remove(&self) {
-        let name = format!("{}:tms-custom-metrics", self.1);
-        let delete = |args: &[&str]| {
-            self.0.kubectl(&[&["delete", "--ignore-not-found"], args].concat()).expect("it goes")
-        };
-        delete(&["apiservice", "v1beta1.custom.metrics.k8s.io", "v1beta2.custom.metrics.k8s.io"]);
-        delete(&["clusterrole,clusterrolebinding", &name]);
-        delete(&["rolebinding", "--namespace=kube-system", &name]);
-    }
-}
-
-impl Drop for Registration {
-    fn drop(&mut self) {
-        // The server would make it again.
-        let _ = self.0.kubectl(&[
-            "delete",
-            "deployment/tms",
-            "--namespace",
-            self.1,
-            "--ignore-not-found",
-            "--wait=false",
-        ]);
-        self.remove();
-    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! TMS as its chart installs it: one server on SQLite and one on PostgreSQL, each in a namespace in which Pod Security
 //! `restricted` is enforced, with its leases.
 
+use std::net::IpAddr;
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -198,6 +199,8 @@ const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../helm");
 pub struct Pod {
     pub name: String,
     pub uid: String,
+    /// Absent: it has none yet.
+    pub address: Option<IpAddr>,
     pub triton_restarts: i64,
 }
 
@@ -208,6 +211,7 @@ impl Pod {
         Self {
             name: text(&pod["metadata"]["name"]),
             uid: text(&pod["metadata"]["uid"]),
+            address: pod["status"]["podIP"].as_str().and_then(|address| address.parse().ok()),
             triton_restarts: triton["restartCount"].as_i64().unwrap_or(0),
         }
     }

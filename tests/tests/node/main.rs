@@ -11,6 +11,7 @@ mod leases;
 mod namespace;
 mod node;
 mod people;
+mod registration;
 mod site;
 mod traffic;
 mod upgrade;

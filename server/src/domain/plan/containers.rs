@@ -31,8 +31,9 @@ const KEY_VARIABLE: &str = "TMS_REPOSITORY_KEY";
 const KEY_HEADER: &str = "tms-key";
 /// Seconds between two looks at the agent.
 const AGENT_PERIOD_SECONDS: u32 = 2;
-/// Connections are closed after this time, so that clients find the replicas that were added meanwhile.
-const CONNECTION_AGE_MS: u32 = 300_000;
+/// Connections of gRPC are closed after this time, a tenth more or less and with what is under way on them answered, so that
+/// clients find the replicas that were added meanwhile.
+const CONNECTION_AGE_MS: u32 = 30_000;
 
 /// Returns the agent: a native sidecar, so that Triton starts only when the models are laid out.
 pub(super) fn agent(id: LeaseId, storage: &Storage<'_>, settings: &Settings) -> Container {

@@ -5,8 +5,20 @@ mod acquire;
 mod commands;
 mod creation;
 mod disk;
+#[path = "../../../tests/node/installation.rs"]
+#[expect(dead_code, reason = "the tests of the node use the rest")]
+mod installation;
 mod memory;
+#[path = "../../../tests/node/namespace.rs"]
+#[expect(dead_code, reason = "the tests of the node use the rest")]
+mod namespace;
 mod process;
+#[path = "../../../tests/node/registration.rs"]
+mod registration;
+mod scaling;
+#[path = "../../../tests/node/site.rs"]
+#[expect(dead_code, clippy::unwrap_used, reason = "the tests of the node use the rest")]
+mod site;
 mod table;
 
 use std::env;
@@ -19,6 +31,8 @@ use crate::table::Table;
 
 /// What is measured, in the order in which it is.
 const SUBJECTS: [&str; 4] = ["creation", "acquire", "memory", "commands"];
+/// What is measured alone, on a cluster of its own.
+const SCALING: &str = "scaling";
 
 /// How much is measured.
 pub struct Sizes {
@@ -39,8 +53,11 @@ const QUICK: Sizes =
 
 fn main() {
     let subjects: Vec<_> = env::args().skip(1).collect();
+    if subjects == [SCALING] {
+        return scaling::run();
+    }
     if let Some(unknown) = subjects.iter().find(|subject| !SUBJECTS.contains(&subject.as_str())) {
-        eprintln!("{unknown:?} is none of {SUBJECTS:?}");
+        eprintln!("{unknown:?} is none of {SUBJECTS:?}, and not {SCALING:?} alone");
         std::process::exit(2);
     }
     let Some(cluster) = Cluster::shared() else { std::process::exit(1) };
@@ -68,6 +85,22 @@ async fn measure(cluster: &'static Cluster, sizes: &Sizes, subjects: &[String]) 
         commands::measure(cluster, sizes, &mut table).await;
     }
     table
+}
+
+/// The cluster of what is measured on real Tritons.
+fn cluster() -> Option<&'static Cluster> {
+    Cluster::shared_pipeline()
+}
+
+/// Nobody but this program uses that cluster.
+struct Alone;
+
+fn use_node() -> Alone {
+    Alone
+}
+
+fn break_node() -> Alone {
+    Alone
 }
 
 /// Returns the value in the middle.

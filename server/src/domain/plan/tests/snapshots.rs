@@ -61,7 +61,7 @@ fn a_lease_with_a_gpu_scales_on_gpu_queue_and_cpu() {
             - --model-control-mode=explicit
             - --strict-readiness=true
             - --exit-timeout-secs=60
-            - --grpc-max-connection-age=300000
+            - --grpc-max-connection-age=30000
             - --http-restricted-api=model-repository:tms-key=$(TMS_REPOSITORY_KEY)
             - --grpc-restricted-protocol=model-repository:tms-key=$(TMS_REPOSITORY_KEY)
             env:
@@ -522,7 +522,7 @@ fn a_lease_without_gpu_keeps_its_replicas() {
             - --model-control-mode=explicit
             - --strict-readiness=true
             - --exit-timeout-secs=60
-            - --grpc-max-connection-age=300000
+            - --grpc-max-connection-age=30000
             - --http-restricted-api=model-repository:tms-key=$(TMS_REPOSITORY_KEY)
             - --grpc-restricted-protocol=model-repository:tms-key=$(TMS_REPOSITORY_KEY)
             - --allow-gpu-metrics=false
@@ -871,7 +871,7 @@ fn a_lease_scales_on_every_metric_with_figures_of_dcgm() {
             - --model-control-mode=explicit
             - --strict-readiness=true
             - --exit-timeout-secs=60
-            - --grpc-max-connection-age=300000
+            - --grpc-max-connection-age=30000
             - --http-restricted-api=model-repository:tms-key=$(TMS_REPOSITORY_KEY)
             - --grpc-restricted-protocol=model-repository:tms-key=$(TMS_REPOSITORY_KEY)
             env:
