@@ -79,7 +79,7 @@ fn demand_own_port(reader: &mut Reader, port: u16) {
     }
 }
 
-fn url_fault(text: &str) -> Option<&'static str> {
+pub(super) fn url_fault(text: &str) -> Option<&'static str> {
     let Ok(url) = Url::parse(text) else { return Some(NOT_A_URL) };
     let is_plain = url.query().is_none() && url.fragment().is_none();
     if !matches!(url.scheme(), "http" | "https") || !url.has_host() || !is_plain {

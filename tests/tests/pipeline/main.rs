@@ -1,6 +1,7 @@
 //! The whole chain of metrics on a real node: Prometheus as its operator runs it, metrics-server, KEDA, GPU figures. What the
 //! chain does with leases is in the tests of this file's neighbours; here it proves itself.
 
+mod doctor;
 mod gpus;
 #[path = "../node/installation.rs"]
 #[expect(dead_code, reason = "the tests of the node use the rest")]
