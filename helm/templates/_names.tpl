@@ -67,6 +67,11 @@ app.kubernetes.io/part-of: {{ . | quote }}
 {{- end }}
 {{- end }}
 
+{{/* "true" where `tmsctl doctor` may look outside the namespace of the leases, otherwise nothing. */}}
+{{- define "tms.doctorRights" -}}
+{{- if and .Values.server.doctor.clusterRights (eq (include "tms.clusterKind" .) "kubernetes") }}true{{ end }}
+{{- end }}
+
 {{/* Name of the Service of custom.metrics.k8s.io, and of the Secret of its certificate, which the server makes. */}}
 {{- define "tms.customMetrics" -}}
 {{ .Values.server.autoscaling.builtin.serviceName | default (printf "%s-custom-metrics" (include "tms.name" .)) }}

@@ -69,6 +69,7 @@ default is false, so true is what somebody wrote.
   "server.autoscaling.builtin.listenPort" "server.autoscaling.metrics" "server.autoscaling.prometheus.podMonitorLabels" "server.autoscaling.prometheus.ruleLabels"
   "server.cluster.kind" "server.cluster.manifests.directory"
   "server.database.passwordSecret.key" "server.database.url"
+  "server.doctor.clusterRights"
   "server.deployment.imagePullPolicy" "server.deployment.podLabels" "server.deployment.replicas"
   "server.persistence.enabled" "server.persistence.size" "server.tls"
 }}

@@ -34,6 +34,8 @@ pub enum Kind {
     Away,
     /// The lease failed, or was not ready in time.
     LeaseFailed,
+    /// Not everything could be looked at.
+    Unsure,
     /// The person at the keyboard stopped the command.
     Interrupted,
 }
@@ -57,6 +59,16 @@ impl Failure {
     /// A lease that failed, or was not ready in time.
     pub fn lease(fault: impl Into<String>) -> Self {
         Self::new(Kind::LeaseFailed, fault)
+    }
+
+    /// Something that is broken elsewhere, which a command was to find out.
+    pub fn broken(fault: impl Into<String>) -> Self {
+        Self::new(Kind::Refused, fault)
+    }
+
+    /// Something that could not be found out.
+    pub fn unsure(fault: impl Into<String>) -> Self {
+        Self::new(Kind::Unsure, fault)
     }
 
     /// A command that was stopped by a signal.
@@ -111,6 +123,7 @@ impl Failure {
             Kind::Usage => USAGE,
             Kind::Away => 3,
             Kind::LeaseFailed => 4,
+            Kind::Unsure => 5,
             Kind::Interrupted => 130,
         }
     }
@@ -407,6 +420,8 @@ mod tests {
             (Failure::from_status("Renew", "", &Status::from_error("connection reset".into())), 3),
             (Failure::from_status("Renew", "", &Status::unimplemented("grpc-status header missing, …")), 3),
             (Failure::lease("x"), 4),
+            (Failure::broken("x"), 1),
+            (Failure::unsure("x"), 5),
             (Failure::interrupted("x"), 130),
         ] {
             assert_eq!(failure.exit_code(), code, "{failure:?}");

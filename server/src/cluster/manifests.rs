@@ -12,6 +12,7 @@ use futures::future::BoxFuture;
 use super::{Act, ActError, Inspect, Measure, Observe, Sight};
 use crate::domain::autoscaler::explanation::Evidence;
 use crate::domain::capabilities::Capabilities;
+use crate::domain::doctor::evidence::Evidence as Chain;
 use crate::domain::lease::{Happening, Lease, LeaseId, Replicas};
 use crate::domain::observed::{Objects, Observed};
 use crate::domain::plan::{Plan, to_yaml};
@@ -175,6 +176,10 @@ impl Measure for Manifests {
 
 impl Inspect for Manifests {
     fn autoscaler<'a>(&'a self, _lease: &'a Lease) -> BoxFuture<'a, Option<Evidence>> {
+        Box::pin(async { None })
+    }
+
+    fn chain<'a>(&'a self, _lease: Option<&'a Lease>, _is_wide: bool) -> BoxFuture<'a, Option<Chain>> {
         Box::pin(async { None })
     }
 }

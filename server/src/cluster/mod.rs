@@ -1,8 +1,10 @@
 //! Acts on a cluster and observes it. [`kubernetes`] does so through a Kubernetes API server, [`manifests`] by writing
 //! files. Neither knows the store; what they saw they say in words of the domain.
 
+pub mod doctor;
 pub mod kubernetes;
 pub mod manifests;
+pub mod prometheus;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -12,6 +14,7 @@ use jiff::Timestamp;
 
 use crate::domain::autoscaler::explanation::Evidence;
 use crate::domain::capabilities::Capabilities;
+use crate::domain::doctor::evidence::Evidence as Chain;
 use crate::domain::lease::{Happening, Lease, LeaseId};
 use crate::domain::observed::Observed;
 use crate::domain::plan::{Kind, Plan};
@@ -81,6 +84,10 @@ pub trait Measure: Send + Sync {
 pub trait Inspect: Send + Sync {
     /// Returns what is known of the autoscaler of a lease, after a few calls; `None` where objects are not observed.
     fn autoscaler<'a>(&'a self, lease: &'a Lease) -> BoxFuture<'a, Option<Evidence>>;
+
+    /// Returns what the cluster tells of the chain by which leases scale, of a lease or without one, and nothing of what
+    /// Prometheus tells; `None` where objects are not observed. `is_wide` allows to look outside the namespace of the leases.
+    fn chain<'a>(&'a self, lease: Option<&'a Lease>, is_wide: bool) -> BoxFuture<'a, Option<Chain>>;
 }
 
 /// A pod of a lease that scales by itself.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::SignedDuration;
 
 use super::reader::Reader;
-use super::{keda, labels};
+use super::{builtin, keda, labels};
 use crate::domain::bounds::{AutoscalingBounds, GpuSource, MetricBounds, Provider};
 use crate::domain::scaling::{Behavior, MetricName, PolicyKind, ScalingPolicy, ScalingRules, SelectPolicy};
 
@@ -22,6 +22,7 @@ pub(super) struct Prometheus {
     pub scrape_interval_seconds: u32,
     pub scrape_timeout_seconds: u32,
     pub window_seconds: u32,
+    pub url: Option<String>,
 }
 
 /// Reads the bounds.
@@ -223,6 +224,7 @@ pub(super) fn prometheus(reader: &mut Reader) -> Option<Prometheus> {
     let [interval_key, timeout_key, window_key] = ["scrapeInterval", "scrapeTimeout", "window"].map(key);
     let pod_monitor_labels = labels::labels(reader, &key("podMonitorLabels"), Some("A13"));
     let rule_labels = labels::labels(reader, &key("ruleLabels"), Some("A13"));
+    let url = reader.optional(&key("url"), builtin::url_fault);
     let second = SignedDuration::from_secs(1);
     let interval = reader.seconds(&interval_key, second..=SignedDuration::from_mins(1), Some("A14"));
     let timeout = reader.seconds(&timeout_key, second..=SignedDuration::from_mins(1), Some("A14"));
@@ -244,6 +246,7 @@ pub(super) fn prometheus(reader: &mut Reader) -> Option<Prometheus> {
         scrape_interval_seconds: interval?,
         scrape_timeout_seconds: timeout?,
         window_seconds: window?,
+        url: url?,
     })
 }
 

@@ -65,6 +65,8 @@ pub struct Config {
     pub metrics: Option<SocketAddr>,
     /// How custom.metrics.k8s.io is served; `None` where it is not.
     pub custom_metrics: Option<CustomMetrics>,
+    /// What the doctor may look at.
+    pub doctor: Doctor,
     /// What is logged, and how.
     pub logging: Logging,
     /// Settings of plans, but for the installation, which the database knows.
@@ -202,6 +204,15 @@ pub struct CustomMetrics {
     pub window: Duration,
 }
 
+/// What the doctor may look at besides the leases and their namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Doctor {
+    /// Prometheus that it asks.
+    pub prometheus_url: Option<String>,
+    /// Whether it reads Prometheus objects, the namespace of the leases, and APIServices.
+    pub has_cluster_rights: bool,
+}
+
 /// What is logged, and how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Logging {
@@ -326,6 +337,7 @@ fn config(reader: &mut Reader, password: Option<SecretString>) -> Option<Config>
     let metrics = server::metrics(reader);
     let logging = server::logging(reader);
     let health = server::health(reader);
+    let has_cluster_rights = reader.boolean("server.doctor.clusterRights");
     chart::check(reader);
 
     let (images, autoscaling, prometheus, triton) = (images?, autoscaling?, prometheus?, triton?);
@@ -340,6 +352,11 @@ fn config(reader: &mut Reader, password: Option<SecretString>) -> Option<Config>
         listen.address.ip(),
         &cluster.kind,
     );
+    let of_builtin = custom_metrics.as_ref().and_then(|served| served.prometheus_url.clone());
+    let doctor = Doctor {
+        prometheus_url: prometheus.url.clone().or(of_builtin).or(keda.prometheus_url.clone()),
+        has_cluster_rights: has_cluster_rights?,
+    };
     let asks_tritons = custom_metrics.as_ref().is_some_and(|served| served.prometheus_url.is_none());
     if autoscaling.enabled && !asks_tritons {
         autoscaling::warn_of_labels(reader, &prometheus);
@@ -389,6 +406,7 @@ fn config(reader: &mut Reader, password: Option<SecretString>) -> Option<Config>
         leases,
         metrics: metrics?,
         custom_metrics,
+        doctor,
         logging: logging?,
         plan,
     })

@@ -5,6 +5,7 @@ pub mod autoscaler;
 pub mod bounds;
 pub mod capabilities;
 pub mod decide;
+pub mod doctor;
 pub mod lease;
 pub mod life;
 pub mod observed;

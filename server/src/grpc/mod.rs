@@ -4,6 +4,7 @@
 mod acquire;
 mod change;
 pub mod convert;
+mod diagnose;
 mod explain;
 mod follow;
 mod lease_service;
@@ -27,6 +28,7 @@ use crate::clock::Clock;
 use crate::domain::autoscaler::explanation::Evidence;
 use crate::domain::bounds::Bounds;
 use crate::domain::capabilities::Capabilities;
+use crate::domain::doctor::Diagnosis;
 use crate::domain::lease::{Lease, LeaseId};
 use crate::domain::plan::Settings;
 use crate::store::Store;
@@ -63,6 +65,8 @@ pub struct Services {
     pub capabilities: Box<dyn Fn() -> Capabilities + Send + Sync>,
     /// Looks at the autoscaler of a lease; nothing where objects are not observed.
     pub inspect: Box<dyn Fn(Lease) -> BoxFuture<'static, Option<Evidence>> + Send + Sync>,
+    /// Looks at the chain by which leases scale, of a lease or without one.
+    pub diagnose: Box<dyn Fn(Option<Lease>) -> BoxFuture<'static, Diagnosis> + Send + Sync>,
     /// Bounds how many simulations run at once.
     pub simulations: Simulations,
     /// Who makes the cluster follow the rows.

@@ -40,4 +40,13 @@ impl ServerService for About {
         })
         .await
     }
+
+    async fn diagnose(
+        &self,
+        request: Request<v1::DiagnoseRequest>,
+    ) -> Result<Response<v1::DiagnoseResponse>, Status> {
+        let services = Arc::clone(&self.0);
+        let lease = request.get_ref().lease_id.clone();
+        answer("Diagnose", &lease, request, |caller, request| services.diagnose(caller, request)).await
+    }
 }

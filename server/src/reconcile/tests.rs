@@ -9,6 +9,7 @@ use super::*;
 use crate::cluster::{Act, ActError, Inspect, Measure, Observe};
 use crate::domain::autoscaler::explanation::Evidence;
 use crate::domain::capabilities::Capabilities;
+use crate::domain::doctor::evidence::Evidence as Chain;
 use crate::domain::lease::{Happening, Lease};
 use crate::domain::observed::Observed;
 use crate::domain::plan::Plan;
@@ -58,6 +59,10 @@ impl Measure for Silent {
 
 impl Inspect for Silent {
     fn autoscaler<'a>(&'a self, _: &'a Lease) -> BoxFuture<'a, Option<Evidence>> {
+        Box::pin(std::future::ready(None))
+    }
+
+    fn chain<'a>(&'a self, _: Option<&'a Lease>, _: bool) -> BoxFuture<'a, Option<Chain>> {
         Box::pin(std::future::ready(None))
     }
 }

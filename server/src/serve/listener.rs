@@ -1,7 +1,9 @@
 //! The gRPC listener: its limits, its TLS and its end.
 
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU16;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -151,4 +153,20 @@ impl Answering {
             self.task = None;
         }
     }
+}
+
+/// Returns the key that has to change where an address cannot be listened on.
+pub(super) fn listen_key(key: Option<&'static str>, error: &io::Error) -> &'static str {
+    key.unwrap_or(match error.kind() {
+        io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied => "server.apiService.port",
+        _ => "server.apiService.address",
+    })
+}
+
+/// Writes the address in one step, so that whoever waits for the file reads all of it.
+pub fn write_address(path: &Path, address: SocketAddr) -> io::Result<()> {
+    let mut unfinished = path.as_os_str().to_owned();
+    unfinished.push(".tmp");
+    std::fs::write(&unfinished, format!("{address}\n"))?;
+    std::fs::rename(&unfinished, path)
 }

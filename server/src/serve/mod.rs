@@ -2,6 +2,7 @@
 //! until it is told to stop.
 
 mod custom_metrics;
+mod doctor;
 mod figures;
 mod listener;
 mod tls;
@@ -15,8 +16,9 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-pub use listener::{Answering, answer};
+pub use listener::{Answering, answer, write_address};
 
+use self::listener::listen_key;
 use crate::chain::chain;
 use crate::clock::Clock;
 use crate::cluster::kubernetes::{ConnectError, Kubernetes, Limits, namespace_of};
@@ -163,7 +165,8 @@ pub async fn start(config: &Config, clock: Clock) -> Result<Running, ServeError>
     };
     let reconciler = Reconciler::new(store.clone(), cluster.as_dyn(), clock.clone(), waker.clone(), options);
     let (seen, inspected) = (cluster.as_dyn(), cluster.as_dyn());
-    let leases_namespace = namespace.clone();
+    let doctor = doctor::doctor(config, cluster.as_dyn(), &settings, &namespace).await?;
+    let (asked, leases_namespace) = (Arc::clone(&doctor), namespace.clone());
     let services = Services {
         store: store.clone(),
         clock: clock.clone(),
@@ -175,6 +178,10 @@ pub async fn start(config: &Config, clock: Clock) -> Result<Running, ServeError>
         inspect: Box::new(move |lease| {
             let cluster = Arc::clone(&inspected);
             Box::pin(async move { cluster.autoscaler(&lease).await })
+        }),
+        diagnose: Box::new(move |lease| {
+            let doctor = Arc::clone(&asked);
+            Box::pin(async move { doctor.diagnose(lease.as_ref()).await })
         }),
         simulations: Simulations::default(),
         wake: Box::new(waker.clone()),
@@ -202,7 +209,12 @@ pub async fn start(config: &Config, clock: Clock) -> Result<Running, ServeError>
     let until_stop = stop.clone();
     let config = config.clone();
     parts.spawn(async move {
-        let discovered = until_stop.run_until_cancelled(cluster.discovered(&config));
+        let discovered = until_stop.run_until_cancelled(async {
+            cluster.discovered(&config).await;
+            if matches!(cluster, Held::Kubernetes(_)) {
+                doctor::tell(&doctor).await;
+            }
+        });
         tokio::join!(discovered, reconciler.run(until_stop.clone()));
         "reconciler"
     });
@@ -375,22 +387,6 @@ fn kind(config: &Config) -> &'static str {
 
 fn database_kind(store: &Store) -> &'static str {
     if store.is_shared() { "postgresql" } else { "sqlite" }
-}
-
-/// Returns the key that has to change where an address cannot be listened on.
-fn listen_key(key: Option<&'static str>, error: &io::Error) -> &'static str {
-    key.unwrap_or(match error.kind() {
-        io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied => "server.apiService.port",
-        _ => "server.apiService.address",
-    })
-}
-
-/// Writes the address in one step, so that whoever waits for the file reads all of it.
-pub fn write_address(path: &Path, address: SocketAddr) -> io::Result<()> {
-    let mut unfinished = path.as_os_str().to_owned();
-    unfinished.push(".tmp");
-    std::fs::write(&unfinished, format!("{address}\n"))?;
-    std::fs::rename(&unfinished, path)
 }
 
 impl grpc::Wake for Waker {

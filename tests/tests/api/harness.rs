@@ -17,6 +17,7 @@ use tms_server::clock::Clock;
 use tms_server::config::{self, Config, Listen, Tls};
 use tms_server::domain::autoscaler::explanation::Evidence;
 use tms_server::domain::capabilities::Capabilities;
+use tms_server::domain::doctor::Diagnosis;
 use tms_server::domain::lease::{Lease, LeaseId, ModelState, Phase, Report, SERVER};
 use tms_server::grpc::{Services, Simulations, Wake};
 use tms_server::serve::{Answering, answer};
@@ -118,6 +119,7 @@ impl Server {
             cluster_kind: "kubernetes",
             capabilities: Box::new(Capabilities::assumed),
             inspect: inspector(Arc::clone(&evidence)),
+            diagnose: Box::new(|_| Box::pin(async { Diagnosis { findings: Vec::new() } })),
             simulations: Simulations::default(),
             wake: Box::new(woken.clone()),
             stop: stop.clone(),

@@ -27,6 +27,40 @@ fn the_account_has_the_rights_with_which_every_other_test_runs() {
 }
 
 #[test]
+fn only_where_the_doctor_may_look_around_it_has_rights_to_read_elsewhere_and_none_to_write() {
+    let Some(helm) = Helm::new() else { return };
+    assert!(!helm.template("").unwrap().has("ClusterRole"));
+    let rendered =
+        helm.template("{kubernetes: {namespace: models}, server: {doctor: {clusterRights: true}}}").unwrap();
+    let role = rendered.one("ClusterRole");
+    let rules: Vec<_> = role["rules"].as_array().unwrap().iter().map(rule_in_words).collect();
+    let expected = [
+        "list prometheuses",
+        "get namespaces models",
+        "get apiservices v1beta1.custom.metrics.k8s.io, v1beta1.external.metrics.k8s.io, v1beta1.metrics.k8s.io",
+    ];
+    assert_eq!(rules, expected);
+    let binding = rendered.one("ClusterRoleBinding");
+    assert_eq!(binding["roleRef"]["name"], role["metadata"]["name"]);
+    assert_eq!(binding["subjects"][0]["name"], "tms");
+    for row in [
+        "`prometheuses` | list |",
+        "`namespaces`, that of the leases | get |",
+        "external.metrics.k8s.io | get | who serves",
+    ] {
+        assert!(INSTALL.contains(row), "docs/install.md lacks a row with {row}");
+    }
+}
+
+fn rule_in_words(rule: &Value) -> String {
+    let list = |field: &str| {
+        let items = rule[field].as_array().into_iter().flatten().map(text);
+        items.collect::<Vec<_>>().join(", ")
+    };
+    format!("{} {} {}", list("verbs"), list("resources"), list("resourceNames")).trim_end().to_owned()
+}
+
+#[test]
 fn the_guide_to_installing_explains_every_right() {
     for rule in rules_of_tests().as_array().unwrap() {
         let verbs: Vec<_> = rule["verbs"].as_array().unwrap().iter().map(text).collect();

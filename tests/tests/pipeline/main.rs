@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on ends")]
 
+mod doctor;
 mod gpus;
 #[path = "../node/installation.rs"]
 #[expect(dead_code, reason = "the tests of the node use the rest")]

@@ -1,6 +1,7 @@
 //! The commands, one file each, and the options that all of them share.
 
 mod completions;
+mod doctor;
 mod lease;
 mod server;
 mod target;
@@ -32,6 +33,7 @@ Exit codes:
   2    the command line makes no sense
   3    the server cannot be reached
   4    the lease failed, or was not ready within --timeout
+  5    tmsctl doctor could not look at everything, and found nothing broken
   130  interrupted with Ctrl-C
 
 Environment:
@@ -57,6 +59,7 @@ enum Command {
     Target(target::Command),
     #[command(subcommand)]
     Server(server::Command),
+    Doctor(doctor::Arguments),
     Version(version::Arguments),
     Completions(completions::Arguments),
 }
@@ -145,6 +148,7 @@ pub async fn run(command_line: CommandLine) -> Result<(), Failure> {
         Command::Lease(command) => lease::run(&global, command).await,
         Command::Target(command) => target::run(&global, command),
         Command::Server(command) => server::run(&global, command).await,
+        Command::Doctor(arguments) => doctor::run(&global, arguments).await,
         Command::Version(_) => version::run(&global).await,
         Command::Completions(arguments) => completions::run(&arguments),
     }

@@ -194,7 +194,7 @@ impl Kubernetes {
     }
 }
 
-fn selector(id: LeaseId) -> String {
+pub(super) fn selector(id: LeaseId) -> String {
     format!("{LEASE_LABEL}={id}")
 }
 

@@ -6,6 +6,7 @@ mod apply;
 mod autoscaler;
 mod cache;
 mod calls;
+mod chain;
 mod discovery;
 mod exposition;
 mod http;
@@ -41,6 +42,7 @@ use super::{Act, ActError, Inspect, Measure, Observe, ScalingPod, Show, Sight};
 use crate::clock::stopwatch;
 use crate::domain::autoscaler::explanation::Evidence;
 use crate::domain::capabilities::Capabilities;
+use crate::domain::doctor::evidence::Evidence as Chain;
 use crate::domain::lease::{Happening, Lease, LeaseId};
 use crate::domain::observed::Observed;
 use crate::domain::plan::{Kind, Plan};
@@ -273,6 +275,10 @@ impl Measure for Kubernetes {
 impl Inspect for Kubernetes {
     fn autoscaler<'a>(&'a self, lease: &'a Lease) -> BoxFuture<'a, Option<Evidence>> {
         Box::pin(async { Some(self.inspect_autoscaler(lease).await) })
+    }
+
+    fn chain<'a>(&'a self, lease: Option<&'a Lease>, is_wide: bool) -> BoxFuture<'a, Option<Chain>> {
+        Box::pin(async move { Some(self.inspect_chain(lease, is_wide).await) })
     }
 }
 

@@ -188,7 +188,7 @@ fn trouble(status: &PodStatus) -> Option<Trouble> {
     of_containers.or_else(|| unschedulable(status))
 }
 
-fn unschedulable(status: &PodStatus) -> Option<Trouble> {
+pub(super) fn unschedulable(status: &PodStatus) -> Option<Trouble> {
     let mut conditions = status.conditions.iter().flatten();
     let condition =
         conditions.find(|condition| condition.type_ == "PodScheduled" && condition.status == "False")?;

@@ -19,10 +19,7 @@ pub(super) fn stored(id: LeaseId, settings: &Settings) -> Map {
 
 /// Returns the metadata of an object that comes with the Deployment; `required` are labels that its readers select.
 pub(super) fn metadata(lease: &Lease, settings: &Settings, required: &Map) -> ObjectMeta {
-    let mut labels = lease.spec.labels.clone();
-    labels.extend(settings.custom_labels.clone());
-    labels.extend(required.clone());
-    labels.extend(own(lease.id, settings));
+    let labels = of_dependent(lease.id, &lease.spec.labels, settings, required);
     let mut annotations = settings.custom_annotations.clone();
     annotations.insert(GENERATION_ANNOTATION.to_owned(), lease.generation.to_string());
     ObjectMeta {
@@ -32,6 +29,15 @@ pub(super) fn metadata(lease: &Lease, settings: &Settings, required: &Map) -> Ob
         annotations: Some(annotations),
         ..ObjectMeta::default()
     }
+}
+
+/// Returns the labels of an object that comes with the Deployment, of a lease that asked for the labels `wished`.
+pub(super) fn of_dependent(id: LeaseId, wished: &Map, settings: &Settings, required: &Map) -> Map {
+    let mut labels = wished.clone();
+    labels.extend(settings.custom_labels.clone());
+    labels.extend(required.clone());
+    labels.extend(own(id, settings));
+    labels
 }
 
 /// Returns the selector of the lease's pods. Nothing but the lease label, so that no two leases' selectors overlap.

@@ -25,13 +25,44 @@ pub(super) fn rules(lease: &Lease, autoscaling: &Autoscaling, settings: &Setting
         metadata: labels::metadata(lease, settings, &settings.rule_labels),
         spec: PrometheusRuleSpec {
             groups: [Group {
-                name: format!("{}-autoscaling", lease.id.object_name()),
+                name: group(lease),
                 interval: format!("{}s", settings.scrape_interval_seconds),
                 rules,
             }],
         },
     };
     Some(Object::new(Kind::PrometheusRule, &rule))
+}
+
+/// Returns the name of the group of a lease's rules, which no other group has.
+pub(super) fn group(lease: &Lease) -> String {
+    format!("{}-autoscaling", lease.id.object_name())
+}
+
+/// Returns what the rule of a metric reads, as a vector with one element for each pod that has it; `None` where none is read.
+pub(super) fn raw(metric: MetricName, lease: &Lease, settings: &Settings) -> Option<String> {
+    let (triton, exported) = (selection(lease), exported_selection(lease));
+    let series = match (metric, settings.gpu_source) {
+        (MetricName::CpuUtilization | MetricName::MemoryUtilization, _) => return None,
+        (MetricName::QueueTime, _) => format!("nv_inference_pending_request_count{triton}"),
+        (MetricName::GpuUtilization, GpuSource::Triton) => format!("nv_gpu_utilization{triton}"),
+        (MetricName::GpuMemoryUtilization, GpuSource::Triton) => format!("nv_gpu_memory_total_bytes{triton}"),
+        (MetricName::GpuUtilization, GpuSource::Dcgm) if is_part_of_gpu(lease) => {
+            format!("DCGM_FI_PROF_GR_ENGINE_ACTIVE{exported}")
+        }
+        (MetricName::GpuUtilization, GpuSource::Dcgm) => format!("DCGM_FI_DEV_GPU_UTIL{exported}"),
+        (MetricName::GpuMemoryUtilization, GpuSource::Dcgm) => format!("DCGM_FI_DEV_FB_USED{exported}"),
+    };
+    Some(match (metric, settings.gpu_source) {
+        (MetricName::GpuUtilization | MetricName::GpuMemoryUtilization, GpuSource::Dcgm) => {
+            format!(r#"count by (pod) (label_replace({series}, "pod", "$1", "exported_pod", "(.+)"))"#)
+        }
+        _ => format!("count by (pod) ({series})"),
+    })
+}
+
+fn is_part_of_gpu(lease: &Lease) -> bool {
+    lease.spec.triton.gpu_resource.contains("/mig-")
 }
 
 fn rule(metric: MetricName, lease: &Lease, settings: &Settings) -> Option<Rule> {
@@ -89,7 +120,7 @@ fn gpu_memory(lease: &Lease, settings: &Settings) -> String {
 /// DCGM does not measure the utilization of a part of a GPU (MIG), but how busy its engine is, from 0 to 1.
 fn dcgm_utilization(lease: &Lease, settings: &Settings) -> String {
     let (of, window) = (exported_selection(lease), settings.window_seconds);
-    let percent = if lease.spec.triton.gpu_resource.contains("/mig-") {
+    let percent = if is_part_of_gpu(lease) {
         format!("100 * avg_over_time(DCGM_FI_PROF_GR_ENGINE_ACTIVE{of}[{window}s])")
     } else {
         format!("avg_over_time(DCGM_FI_DEV_GPU_UTIL{of}[{window}s])")

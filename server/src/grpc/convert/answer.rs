@@ -265,12 +265,16 @@ fn scaling_rules(rules: &ScalingRules) -> v1::ScalingRules {
     }
 }
 
-fn autoscaling_bounds(bounds: &AutoscalingBounds) -> v1::AutoscalingBounds {
-    let provider = match bounds.provider {
+/// Returns the word by which values.yaml names where an autoscaler gets its numbers.
+pub fn provider(provider: Provider) -> &'static str {
+    match provider {
         Provider::Adapter => "adapter",
         Provider::Builtin => "builtin",
         Provider::Keda => "keda",
-    };
+    }
+}
+
+fn autoscaling_bounds(bounds: &AutoscalingBounds) -> v1::AutoscalingBounds {
     let metric = |bounds: &MetricBounds| v1::MetricBounds {
         allowed: bounds.allowed,
         enabled: bounds.enabled,
@@ -280,7 +284,7 @@ fn autoscaling_bounds(bounds: &AutoscalingBounds) -> v1::AutoscalingBounds {
     };
     v1::AutoscalingBounds {
         enabled: bounds.enabled,
-        provider: provider.to_owned(),
+        provider: provider(bounds.provider).to_owned(),
         default_minimum: bounds.default_minimum,
         default_maximum: bounds.default_maximum,
         minimum_lower_bound: bounds.minimum_lower_bound,

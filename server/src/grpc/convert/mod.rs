@@ -7,8 +7,8 @@ mod request;
 mod simulate;
 
 pub use answer::{
-    autoscaling, bounds, capabilities, duration, event, lease, lease_spec, models, replicas, state_of,
-    timestamp,
+    autoscaling, bounds, capabilities, duration, event, lease, lease_spec, models, provider, replicas,
+    state_of, timestamp,
 };
 pub use explain::explanation;
 pub use request::{lifetime, request, state, update};

@@ -57,7 +57,7 @@ pub(crate) fn settings() -> Settings {
     }
 }
 
-fn spec(gpus: u32, scaling: Scaling) -> Spec {
+pub(crate) fn spec(gpus: u32, scaling: Scaling) -> Spec {
     let model = |name: &str, uri: &str| Model { name: name.to_owned(), uri: uri.to_owned() };
     Spec {
         models: vec![
@@ -83,7 +83,7 @@ fn spec(gpus: u32, scaling: Scaling) -> Spec {
     }
 }
 
-fn lease(spec: Spec, settings: &Settings) -> Lease {
+pub(crate) fn lease(spec: Spec, settings: &Settings) -> Lease {
     let id: LeaseId = "0123456789abcdef0123456789abcdef".parse().unwrap();
     Lease {
         id,
@@ -103,7 +103,7 @@ fn lease(spec: Spec, settings: &Settings) -> Lease {
     }
 }
 
-fn auto<const N: usize>(metrics: [(MetricName, i64); N]) -> Scaling {
+pub(crate) fn auto<const N: usize>(metrics: [(MetricName, i64); N]) -> Scaling {
     let policy = |kind, value, period_seconds| ScalingPolicy { kind, value, period_seconds };
     Scaling::Auto(Autoscaling {
         minimum: 1,
