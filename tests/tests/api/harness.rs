@@ -120,6 +120,7 @@ impl Server {
             inspect: inspector(Arc::clone(&evidence)),
             simulations: Simulations::default(),
             wake: Box::new(woken.clone()),
+            metrics: Arc::default(),
             stop: stop.clone(),
         };
         let listen = Listen { address: (Ipv4Addr::LOCALHOST, 0).into(), tls: wishes.tls };

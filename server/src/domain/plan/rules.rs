@@ -12,6 +12,9 @@ use crate::domain::bounds::GpuSource;
 use crate::domain::lease::Lease;
 use crate::domain::scaling::{Autoscaling, MetricName};
 
+/// The series of a threshold, by lease and metric.
+const TARGET: &str = "tms_autoscaling_target";
+
 /// Returns the PrometheusRule, where a metric of the lease has to be recorded at all.
 pub(super) fn rules(lease: &Lease, autoscaling: &Autoscaling, settings: &Settings) -> Option<Object> {
     let rules: Vec<Rule> =
@@ -24,14 +27,28 @@ pub(super) fn rules(lease: &Lease, autoscaling: &Autoscaling, settings: &Setting
         kind: Kind::PrometheusRule.as_str(),
         metadata: labels::metadata(lease, settings, &settings.rule_labels),
         spec: PrometheusRuleSpec {
-            groups: [Group {
-                name: format!("{}-autoscaling", lease.id.object_name()),
-                interval: format!("{}s", settings.scrape_interval_seconds),
-                rules,
-            }],
+            groups: [("autoscaling", rules), ("targets", targets(lease, autoscaling))].map(
+                |(name, rules)| Group {
+                    name: format!("{}-{name}", lease.id.object_name()),
+                    interval: format!("{}s", settings.scrape_interval_seconds),
+                    rules,
+                },
+            ),
         },
     };
     Some(Object::new(Kind::PrometheusRule, &rule))
+}
+
+/// The values that are to be held, so that people see them beside what is recorded.
+fn targets(lease: &Lease, autoscaling: &Autoscaling) -> Vec<Rule> {
+    let recorded =
+        autoscaling.metrics.iter().filter(|(metric, _)| matches!(source(**metric), Source::Recorded(_)));
+    let target = |(metric, threshold): (&MetricName, &i64)| Rule {
+        record: TARGET,
+        expr: format!("vector({threshold})"),
+        labels: BTreeMap::from([("metric", metric.key().to_owned()), ("tms_lease_id", lease.id.to_string())]),
+    };
+    recorded.map(target).collect()
 }
 
 fn rule(metric: MetricName, lease: &Lease, settings: &Settings) -> Option<Rule> {
@@ -144,7 +161,7 @@ struct PrometheusRule {
 
 #[derive(Serialize)]
 struct PrometheusRuleSpec {
-    groups: [Group; 1],
+    groups: [Group; 2],
 }
 
 #[derive(Serialize)]
