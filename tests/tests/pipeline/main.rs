@@ -1,6 +1,7 @@
 //! The whole chain of metrics on a real node: Prometheus as its operator runs it, metrics-server, KEDA, GPU figures. What the
 //! chain does with leases is in the tests of this file's neighbours; here it proves itself.
 
+mod dashboard;
 mod gpus;
 #[path = "../node/installation.rs"]
 #[expect(dead_code, reason = "the tests of the node use the rest")]
@@ -10,6 +11,9 @@ mod keda;
 #[expect(dead_code, reason = "the tests of the node use the rest")]
 mod namespace;
 mod series;
+#[path = "../node/traffic.rs"]
+#[expect(dead_code, reason = "the tests of the node use the rest")]
+mod traffic;
 
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
