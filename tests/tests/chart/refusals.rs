@@ -132,7 +132,7 @@ fn what_no_pod_could_run_with_is_refused_with_what_to_do() {
             "{enabled: true, alerts: {enabled: true}}",
             "server.metrics.alerts.enabled: needs server.metrics.podMonitor.enabled",
         ),
-        ("server.metrics.alerts", "~", "server.metrics.alerts.labels: its default is missing"),
+        ("server.metrics.alerts", "~", "server.metrics.alerts: its default is missing"),
         ("server.persistence.size", "~", "server.persistence.size: its default is missing"),
         ("server.deployment.replicas", "~", "server.deployment.replicas: its default is missing"),
         (
