@@ -71,6 +71,7 @@ default is false, so true is what somebody wrote.
   "server.database.passwordSecret.key" "server.database.url"
   "server.doctor.clusterRights"
   "server.deployment.imagePullPolicy" "server.deployment.podLabels" "server.deployment.replicas"
+  "server.metrics.alerts.labels" "server.metrics.dashboards.labels" "server.metrics.podMonitor.labels"
   "server.persistence.enabled" "server.persistence.size" "server.tls"
 }}
 {{- $found := $.Values }}
@@ -103,6 +104,12 @@ default is false, so true is what somebody wrote.
 {{- end }}
 {{- if and (gt (int $server.deployment.replicas) 1) (include "tms.sqlite" .) }}
 {{- fail (printf "server.deployment.replicas: %d: must be 1 with SQLite; set server.database.url to a PostgreSQL database for more servers" (int $server.deployment.replicas)) }}
+{{- end }}
+{{- if and $server.metrics.podMonitor.enabled (not (include "tms.metrics" .)) }}
+{{- fail "server.metrics.podMonitor.enabled: needs server.metrics.enabled: nobody would read the figures" }}
+{{- end }}
+{{- if and $server.metrics.alerts.enabled (not $server.metrics.podMonitor.enabled) }}
+{{- fail "server.metrics.alerts.enabled: needs server.metrics.podMonitor.enabled: nobody would read the figures" }}
 {{- end }}
 {{- range $name, $_ := $server.deployment.podLabels }}
 {{- if hasPrefix "app.kubernetes.io/" $name }}

@@ -17,9 +17,9 @@ const ARROWS: [(&str, &[&str]); 13] = [
     ("telemetry", &["config"]),
     ("metrics", &["domain"]),
     ("store", &["clock", "domain"]),
-    ("cluster", &["clock", "domain"]),
-    ("custom_metrics", &["chain", "clock", "cluster", "domain"]),
-    ("grpc", &["auth", "chain", "clock", "domain", "store"]),
+    ("cluster", &["clock", "domain", "metrics"]),
+    ("custom_metrics", &["chain", "clock", "cluster", "domain", "metrics"]),
+    ("grpc", &["auth", "chain", "clock", "domain", "metrics", "store"]),
     ("reconcile", &["clock", "cluster", "domain", "metrics", "store"]),
 ];
 

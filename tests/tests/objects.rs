@@ -35,6 +35,7 @@ impl World {
             namespace: self.namespace.clone(),
             installation: self.settings.installation.clone(),
             limits: Limits { in_flight: 8, per_second: 0, timeout: Duration::from_secs(10) },
+            metrics: Arc::default(),
         };
         let server = Kubernetes::connect(options, Arc::new(|_| {})).await.expect("the kubeconfig is good");
         server.refresh().await.expect("the API server answers");

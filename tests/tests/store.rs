@@ -21,7 +21,7 @@ use tms_server::domain::scaling::{
 };
 use tms_server::store::{
     Admission, Admitted, Announcement, ChangeError, Changed, Cursor, Filter, Found, Options, Page,
-    RequestKey, Store, StoreError,
+    RequestKey, Sizes, Store, StoreError,
 };
 use tms_tests::postgres;
 use tms_tests::wait::until;
@@ -84,6 +84,7 @@ on_both_databases! {
     leases_that_use_renews_are_found_until_they_end,
     what_a_server_before_renewal_by_use_wrote_can_be_read,
     open_leases_are_those_not_closed,
+    leases_that_are_not_closed_are_counted_as_they_are_now,
     reopening_keeps_everything,
     a_write_survives_the_caller_that_gave_it_up,
     a_write_that_fails_spoils_no_other,
@@ -613,6 +614,38 @@ async fn open_leases_are_those_not_closed(database: Database) {
     assert_eq!(store.open_ids(None, 100).await.unwrap(), open);
     assert_eq!(store.open_ids(None, 3).await.unwrap(), open[..3]);
     assert_eq!(store.open_ids(Some(open[2]), 100).await.unwrap(), open[3..]);
+}
+
+async fn leases_that_are_not_closed_are_counted_as_they_are_now(database: Database) {
+    let store = database.open().await;
+    let mut sizes = Sizes::default();
+    let of_gpus = |gpus, replicas| {
+        let mut lease = lease(ALICE);
+        lease.spec.triton.gpus = gpus;
+        lease.spec.scaling = Scaling::Fixed { replicas };
+        lease
+    };
+    let (one, other) = (admit(&store, of_gpus(2, 3)).await, admit(&store, of_gpus(1, 1)).await);
+    for lease in [&one, &other] {
+        set_phase(&store, lease.id, Phase::Ready).await;
+    }
+    let count = async |sizes: &mut Sizes| {
+        let census = store.census(sizes, start()).await.unwrap();
+        (census.states, census.gpus_reserved)
+    };
+    assert_eq!(count(&mut sizes).await, ([("READY", 2)].into(), 7));
+
+    // A new generation has another size, and one that has ended none, until it is closed and not there at all.
+    let grow = |lease: &mut Lease| {
+        lease.spec.scaling = Scaling::Fixed { replicas: 5 };
+        lease.generation += 1;
+        Ok::<_, Infallible>(((), Some(happening("Updated"))))
+    };
+    store.change(one.id, ALICE, start(), grow).await.unwrap();
+    release(&store, other.id).await;
+    assert_eq!(count(&mut sizes).await, ([("READY", 1), ("RELEASED", 1)].into(), 10));
+    close(&store, other.id).await;
+    assert_eq!(count(&mut sizes).await, ([("READY", 1)].into(), 10));
 }
 
 async fn reopening_keeps_everything(database: Database) {

@@ -1,5 +1,7 @@
 //! Checks the keys that the Helm chart alone uses, so that `check-config` finds their faults too.
 
+use std::collections::BTreeMap;
+
 use super::labels;
 use super::reader::Reader;
 
@@ -10,6 +12,7 @@ pub(super) fn check(reader: &mut Reader) {
     database(reader);
     deployment(reader);
     persistence(reader);
+    monitoring(reader);
 }
 
 fn tls(reader: &mut Reader) {
@@ -55,6 +58,26 @@ fn persistence(reader: &mut Reader) {
     reader.optional("server.persistence.existingClaim", labels::object_fault);
     reader.optional("server.persistence.storageClass", labels::object_fault);
     reader.quantity("server.persistence.size");
+}
+
+fn monitoring(reader: &mut Reader) {
+    let is_on: BTreeMap<_, _> = ["podMonitor", "alerts", "dashboards"]
+        .into_iter()
+        .map(|part| {
+            labels::labels(reader, &format!("server.metrics.{part}.labels"), None);
+            (part, reader.boolean(&format!("server.metrics.{part}.enabled")) == Some(true))
+        })
+        .collect();
+    labels::annotations(reader, "server.metrics.dashboards.annotations");
+    let is_served = reader.boolean("server.metrics.enabled") == Some(true);
+    for (part, needed, has_it) in
+        [("podMonitor", "enabled", is_served), ("alerts", "podMonitor.enabled", is_on["podMonitor"])]
+    {
+        if is_on[part] && !has_it {
+            let problem = format!("needs server.metrics.{needed}: nobody would read the figures");
+            reader.fault::<()>(&format!("server.metrics.{part}.enabled"), problem, None);
+        }
+    }
 }
 
 /// What is wrong with a host name, which may begin with `*.`, or an IP address.

@@ -24,7 +24,7 @@ pub(super) enum Shape {
 }
 
 /// Keys whose maps hold names of the administrator's choice.
-const FREE: [&str; 10] = [
+const FREE: [&str; 14] = [
     "kubernetes.customLabels",
     "kubernetes.customAnnotations",
     "server.apiService.annotations",
@@ -35,6 +35,10 @@ const FREE: [&str; 10] = [
     "server.deployment.nodeSelector",
     "server.deployment.podAnnotations",
     "server.deployment.podLabels",
+    "server.metrics.alerts.labels",
+    "server.metrics.dashboards.annotations",
+    "server.metrics.dashboards.labels",
+    "server.metrics.podMonitor.labels",
 ];
 
 /// Lists that are empty by default, and the keys of their items, which the built-in values.yaml cannot show.

@@ -16,6 +16,7 @@ use super::caller::Peer;
 use super::selector;
 use crate::cluster::{Gauge, PodName, Show};
 use crate::domain::plan;
+use crate::metrics::Metrics;
 
 /// What answers are made of.
 pub(super) struct Desk {
@@ -27,6 +28,8 @@ pub(super) struct Desk {
     pub pods: Arc<dyn Show>,
     /// Tells their values.
     pub values: Arc<dyn Gauge>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
 }
 
 /// Returns what answers the requests of a connection, whose [`Peer`] comes as an extension.
@@ -44,6 +47,7 @@ pub(super) fn router(desk: Arc<Desk>) -> Router {
         .fallback(async || not_found("there is nothing here"))
         .method_not_allowed_fallback(only_get)
         .layer(middleware::from_fn(admit))
+        .layer(middleware::from_fn_with_state(Arc::clone(&desk), count))
         .with_state(desk);
     let health =
         Router::new().route("/healthz", get("ok")).route("/readyz", get("ok")).route("/livez", get("ok"));
@@ -63,6 +67,12 @@ async fn admit(
     let message =
         "only the Kubernetes API server is answered, by the certificate of its front proxy and for a user";
     answer::status(StatusCode::UNAUTHORIZED, "Unauthorized", message)
+}
+
+async fn count(State(desk): State<Arc<Desk>>, request: Request<Body>, next: Next) -> Response<Body> {
+    let answer = next.run(request).await;
+    desk.metrics.count_custom_metrics_answer(answer.status().as_u16());
+    answer
 }
 
 async fn only_get() -> Response<Body> {

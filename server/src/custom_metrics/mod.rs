@@ -29,6 +29,7 @@ pub use self::prometheus::Prometheus;
 use self::upkeep::Trust;
 use crate::cluster::kubernetes::aggregation::Aggregation;
 use crate::cluster::{Gauge, Show};
+use crate::metrics::Metrics;
 
 /// Most connections at a time: API servers keep few, and others are sent away after the handshake.
 const CONNECTIONS: usize = 256;
@@ -51,13 +52,16 @@ pub struct Options {
     pub values: Arc<dyn Gauge>,
     /// Certificate and registration.
     pub aggregation: Aggregation,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
 }
 
 /// Serves for ever. Connections are closed until the certificate is there and it is known by what the Kubernetes API server
 /// is recognised.
 pub async fn serve(listener: TcpListener, options: Options) {
-    let Options { namespace, window, pods, values, aggregation } = options;
-    let router = api::router(Arc::new(Desk { namespace, window_seconds: window.as_secs(), pods, values }));
+    let Options { namespace, window, pods, values, aggregation, metrics } = options;
+    let desk = Desk { namespace, window_seconds: window.as_secs(), pods, values, metrics };
+    let router = api::router(Arc::new(desk));
     let (trust, trusted) = watch::channel(None);
     tokio::join!(upkeep::keep(&aggregation, &trust), listen(listener, router, trusted));
 }

@@ -115,6 +115,7 @@ impl World {
             window_seconds: 60,
             pods: Arc::new(Pods),
             values: Arc::new(Values),
+            metrics: Arc::default(),
         };
         let router = api::router(Arc::new(desk));
         let listening = tokio::spawn(listen(listener, router, trusted));

@@ -4,6 +4,7 @@
 pub mod autoscaler;
 pub mod bounds;
 pub mod capabilities;
+pub mod census;
 pub mod decide;
 pub mod doctor;
 pub mod lease;

@@ -31,6 +31,7 @@ use crate::domain::capabilities::Capabilities;
 use crate::domain::doctor::Diagnosis;
 use crate::domain::lease::{Lease, LeaseId};
 use crate::domain::plan::Settings;
+use crate::metrics::Metrics;
 use crate::store::Store;
 
 pub use lease_service::Leases;
@@ -71,6 +72,8 @@ pub struct Services {
     pub simulations: Simulations,
     /// Who makes the cluster follow the rows.
     pub wake: Box<dyn Wake>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
     /// Cancelled when the server ends: streams end then.
     pub stop: CancellationToken,
 }

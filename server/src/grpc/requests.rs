@@ -1,12 +1,16 @@
-//! Logs every request once, when its answer is over: which RPC, by whom, how long it took and how it ended.
+//! Logs and counts every request once, when its answer is over: which RPC, by whom, how long it took and how it ended.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
 use http_body::{Frame, SizeHint};
+use prost::Message;
+use prost_types::FileDescriptorSet;
 use tonic::body::Body;
 use tonic::codegen::{Bytes, Service, http};
 use tonic::{Code, Status};
@@ -15,16 +19,31 @@ use tracing::{Instrument, Span};
 
 use crate::auth::Caller;
 use crate::clock;
+use crate::metrics::Metrics;
 
 /// Puts [`Logged`] around a service.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct LogRequests;
+#[derive(Clone, Debug)]
+pub struct LogRequests(Arc<Counting>);
+
+/// Where requests are counted, and the RPCs that are: whoever calls can ask for others by any name.
+#[derive(Debug)]
+struct Counting {
+    metrics: Arc<Metrics>,
+    rpcs: BTreeMap<String, &'static str>,
+}
+
+impl LogRequests {
+    /// Returns one that counts requests too.
+    pub fn counted(metrics: Arc<Metrics>) -> Self {
+        Self(Arc::new(Counting { metrics, rpcs: rpcs() }))
+    }
+}
 
 impl<S> Layer<S> for LogRequests {
     type Service = Logged<S>;
 
     fn layer(&self, inner: S) -> Logged<S> {
-        Logged { inner }
+        Logged { inner, counting: Arc::clone(&self.0) }
     }
 }
 
@@ -32,6 +51,7 @@ impl<S> Layer<S> for LogRequests {
 #[derive(Clone, Debug)]
 pub struct Logged<S> {
     inner: S,
+    counting: Arc<Counting>,
 }
 
 impl<S> Service<http::Request<Body>> for Logged<S>
@@ -48,7 +68,7 @@ where
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        let mut call = Call::begin(&request);
+        let mut call = Call::begin(&request, Arc::clone(&self.counting));
         let answer = self.inner.call(request).instrument(call.span.clone());
         Box::pin(async move {
             let response = answer.await?;
@@ -65,10 +85,13 @@ struct Call {
     is_for_people: bool,
     begun: Instant,
     code: Option<Code>,
+    counting: Arc<Counting>,
+    /// Its name among the figures, if it has one.
+    counted: Option<&'static str>,
 }
 
 impl Call {
-    fn begin(request: &http::Request<Body>) -> Self {
+    fn begin(request: &http::Request<Body>, counting: Arc<Counting>) -> Self {
         let path = request.uri().path();
         let rpc = path.rsplit('/').next().unwrap_or(path);
         let caller = Caller::of(request.extensions()).map(|caller| caller.to_string());
@@ -77,6 +100,8 @@ impl Call {
             is_for_people: path.starts_with("/tms."),
             begun: clock::stopwatch(),
             code: None,
+            counted: counting.rpcs.get(path).copied(),
+            counting,
         }
     }
 
@@ -90,14 +115,58 @@ impl Call {
 impl Drop for Call {
     fn drop(&mut self) {
         let _entered = self.span.enter();
-        let duration_ms = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let took = self.begun.elapsed();
+        let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         // Nobody waited for the end: the caller went, or its deadline passed.
         let code = self.code.unwrap_or(Code::Cancelled);
+        if let Some(rpc) = self.counted {
+            self.counting.metrics.count_rpc(rpc, word(code), took);
+        }
         match self.is_for_people {
             true => tracing::info!(duration_ms, code = ?code, "answered"),
             false => tracing::debug!(duration_ms, code = ?code, "answered"),
         }
     }
+}
+
+/// The word for a code, as gRPC writes it.
+fn word(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}
+
+/// Returns the path of each RPC of TMS, and its name.
+fn rpcs() -> BTreeMap<String, &'static str> {
+    let files = FileDescriptorSet::decode(tms_proto::FILE_DESCRIPTOR_SET).expect("the build made it");
+    let mut rpcs = BTreeMap::new();
+    for file in files.file {
+        for service in &file.service {
+            let path = format!("/{}.{}/", file.package(), service.name());
+            let named = service.method.iter().map(|method| {
+                let name: &'static str = method.name().to_owned().leak();
+                (format!("{path}{name}"), name)
+            });
+            rpcs.extend(named);
+        }
+    }
+    rpcs
 }
 
 /// The body of an answer, with the request that it ends.

@@ -18,7 +18,7 @@ use tokio_util::task::TaskTracker;
 
 use self::pass::PassError;
 use self::queue::Queue;
-use crate::clock::Clock;
+use crate::clock::{Clock, stopwatch};
 use crate::cluster::{Cluster, Sight};
 use crate::domain::lease::LeaseId;
 use crate::domain::life::Deadlines;
@@ -140,8 +140,11 @@ impl Reconciler {
             let (reconciler, term, given_up) = (Arc::clone(&self), term.clone(), given_up.clone());
             passes.spawn(async move {
                 let pass = tokio::time::timeout(LONGEST_PASS, reconciler.pass(id, &term));
+                let begun = stopwatch();
                 let Some(outcome) = given_up.run_until_cancelled(pass).await else { return };
                 let outcome = outcome.unwrap_or(Err(PassError::Hung));
+                let word = outcome.as_ref().map_or_else(PassError::word, |()| "rested");
+                reconciler.options.metrics.count_pass(word, begun.elapsed());
                 done.has_failed = outcome.is_err();
                 if let Err(error) = outcome {
                     error.log(id);

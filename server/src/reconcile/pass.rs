@@ -39,6 +39,19 @@ pub(super) enum PassError {
 }
 
 impl PassError {
+    /// The word for it among the figures.
+    pub(super) fn word(&self) -> &'static str {
+        match self {
+            Self::Store(_) => "database",
+            // The lease goes on by itself as soon as what changed is seen.
+            Self::Act(ActError::Conflict { .. } | ActError::Superseded { .. }) => "conflict",
+            Self::Act(_) => "cluster",
+            Self::Restless => "restless",
+            Self::Lapsed => "lapsed",
+            Self::Hung => "hung",
+        }
+    }
+
     /// Says what went wrong, unless the lease says it already.
     pub(super) fn log(&self, id: LeaseId) {
         match self {

@@ -13,13 +13,24 @@ use crate::cluster::kubernetes::samples::Pace;
 use crate::cluster::kubernetes::{Kubernetes, namespace_of};
 use crate::config::{ClusterKind, Config, CustomMetrics};
 use crate::custom_metrics::{self, Prometheus};
+use crate::metrics::Metrics;
 
-/// Begins to serve the metrics of leases in `namespace`.
+/// What the metrics are of.
+#[derive(Clone, Copy)]
+pub(super) struct Place<'a> {
+    /// The cluster.
+    pub kubernetes: &'a Arc<Kubernetes>,
+    /// The namespace of the leases.
+    pub namespace: &'a str,
+    /// Where answers are counted.
+    pub metrics: &'a Arc<Metrics>,
+}
+
+/// Begins to serve the metrics of leases.
 pub(super) async fn start(
     config: &Config,
     served: &CustomMetrics,
-    kubernetes: &Arc<Kubernetes>,
-    namespace: &str,
+    Place { kubernetes, namespace, metrics }: Place<'_>,
     clock: &Clock,
     stop: &CancellationToken,
     parts: &mut JoinSet<&'static str>,
@@ -42,6 +53,7 @@ pub(super) async fn start(
         pods: Arc::clone(kubernetes) as _,
         values,
         aggregation: kubernetes.aggregation(namespace_of(kubeconfig).await?, served.service_name.clone()),
+        metrics: Arc::clone(metrics),
     };
     let until_stop = stop.clone();
     parts.spawn(async move {

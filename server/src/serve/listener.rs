@@ -38,6 +38,8 @@ const GRACE: Duration = Duration::from_secs(10);
 /// A listener that answers.
 pub struct Answering {
     address: SocketAddr,
+    /// What it shows; nothing without TLS.
+    certificates: Option<Arc<Certificates>>,
     /// Until it has ended.
     task: Option<JoinHandle<()>>,
 }
@@ -49,9 +51,12 @@ pub async fn answer(
     services: Services,
 ) -> Result<Answering, ServeError> {
     let stop = services.stop.clone();
+    let requests = LogRequests::counted(Arc::clone(&services.metrics));
     let answers = grpc::answers(services).await;
     let certificates =
         listen.tls.as_ref().map(|files| Certificates::open(files, tls::LOOK_INTERVAL)).transpose()?;
+    let certificates = certificates.map(Arc::new);
+    let shown = certificates.clone();
     let (address, incoming) = bind(listen.address, None).await?;
     let health = match health_port {
         None => None,
@@ -68,12 +73,12 @@ pub async fn answer(
     reporter.set_serving::<LeaseServiceServer<grpc::Leases>>().await;
     reporter.set_serving::<ServerServiceServer<grpc::About>>().await;
 
-    let router = builder().layer(LogRequests).add_routes(answers.all);
+    let router = builder().layer(requests).add_routes(answers.all);
     let probed = builder().add_routes(answers.health);
     let task = tokio::spawn(async move {
         let until_stop = stop.clone();
         let until_end = stop.clone().cancelled_owned();
-        let serving: BoxFuture<'_, Result<(), transport::Error>> = match certificates.map(Arc::new) {
+        let serving: BoxFuture<'_, Result<(), transport::Error>> = match certificates {
             Some(certificates) => {
                 let secured = tls::secured(incoming, certificates);
                 Box::pin(router.serve_with_incoming_shutdown(secured, until_end))
@@ -105,7 +110,7 @@ pub async fn answer(
             () = drained => tracing::warn!("connections were cut: they did not end in time"),
         }
     });
-    Ok(Answering { address, task: Some(task) })
+    Ok(Answering { address, certificates: shown, task: Some(task) })
 }
 
 fn builder() -> Server {
@@ -143,6 +148,11 @@ impl Answering {
     /// The address that it listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// What it shows; nothing without TLS.
+    pub(super) fn certificates(&self) -> Option<Arc<Certificates>> {
+        self.certificates.clone()
     }
 
     /// Waits until it has ended.

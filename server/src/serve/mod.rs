@@ -2,6 +2,7 @@
 //! until it is told to stop.
 
 mod custom_metrics;
+mod database;
 mod doctor;
 mod figures;
 mod listener;
@@ -18,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use listener::{Answering, answer, write_address};
 
+use self::database::{open, stay};
 use self::listener::listen_key;
 use crate::chain::chain;
 use crate::clock::Clock;
@@ -29,7 +31,7 @@ use crate::domain::lease::LeaseId;
 use crate::grpc::{self, Services, Simulations};
 use crate::metrics::Metrics;
 use crate::reconcile::{self, Reconciler, Renewal, Waker};
-use crate::store::{self, Store, StoreError};
+use crate::store::{Store, StoreError};
 
 /// Passes under way at once.
 const PASSES: usize = 32;
@@ -147,14 +149,14 @@ pub async fn start(config: &Config, clock: Clock) -> Result<Running, ServeError>
     stay(&store, &namespace, kind(config)).await?;
     let settings = config.plan_settings(store.installation().to_owned());
     let waker = Waker::default();
-    let cluster = cluster(config, &store, &namespace, &waker).await?;
+    let metrics = Arc::new(Metrics::new());
+    let cluster = cluster(config, &store, &namespace, &waker, &metrics).await?;
     let stop = CancellationToken::new();
 
     let renewal = config.bounds.automatic_renewal.map(|renewal| Renewal {
         look_interval: renewal.look_interval,
         maximum: config.bounds.lifetime.maximum,
     });
-    let metrics = Arc::new(Metrics::new());
     let options = reconcile::Options {
         plan: settings.clone(),
         deadlines: config.deadlines(),
@@ -185,6 +187,7 @@ pub async fn start(config: &Config, clock: Clock) -> Result<Running, ServeError>
         }),
         simulations: Simulations::default(),
         wake: Box::new(waker.clone()),
+        metrics: Arc::clone(&metrics),
         stop: stop.clone(),
     };
     let answering = answer(&config.listen, config.health_port, services).await?;
@@ -199,12 +202,20 @@ pub async fn start(config: &Config, clock: Clock) -> Result<Running, ServeError>
 
     let mut parts = JoinSet::new();
     let metrics_address = match config.metrics {
-        Some(address) => Some(figures::serve(address, metrics, &stop, &mut parts).await?),
+        Some(address) => {
+            let sources = figures::Sources {
+                store: store.clone(),
+                clock: clock.clone(),
+                kubernetes: cluster.kubernetes(),
+                certificates: answering.certificates(),
+            };
+            Some(figures::serve(address, Arc::clone(&metrics), sources, &stop, &mut parts).await?)
+        }
         None => None,
     };
     if let (Some(served), Held::Kubernetes(kubernetes)) = (&config.custom_metrics, &cluster) {
-        custom_metrics::start(config, served, kubernetes, &leases_namespace, &clock, &stop, &mut parts)
-            .await?;
+        let place = custom_metrics::Place { kubernetes, namespace: &leases_namespace, metrics: &metrics };
+        custom_metrics::start(config, served, place, &clock, &stop, &mut parts).await?;
     }
     let until_stop = stop.clone();
     let config = config.clone();
@@ -278,32 +289,6 @@ impl Running {
     }
 }
 
-async fn open(config: &Config, clock: &Clock) -> Result<Store, ServeError> {
-    let options = store::Options {
-        url: config.database.url.clone(),
-        password: config.database.password()?,
-        deadlines: config.deadlines(),
-        maximum_per_owner: config.leases.maximum_per_owner.unwrap_or(0),
-    };
-    Ok(Store::open(&options, clock).await?)
-}
-
-/// Refuses to leave the objects of leases behind in another namespace or another kind of cluster.
-async fn stay(store: &Store, namespace: &str, kind: &str) -> Result<(), ServeError> {
-    let namespaces = store.open_namespaces().await?;
-    if let Some(held) = namespaces.iter().find(|held| *held != namespace) {
-        let (configured, held) = (namespace.to_owned(), held.clone());
-        return Err(ServeError::Moved { key: "kubernetes.namespace", configured, held });
-    }
-    match store.cluster_kind().await? {
-        Some(held) if held == kind => Ok(()),
-        Some(held) if !namespaces.is_empty() => {
-            Err(ServeError::Moved { key: "server.cluster.kind", configured: kind.to_owned(), held })
-        }
-        Some(_) | None => Ok(store.keep_cluster_kind(kind).await?),
-    }
-}
-
 /// The cluster as configured.
 enum Held {
     Kubernetes(Arc<Kubernetes>),
@@ -315,6 +300,13 @@ impl Held {
         match self {
             Self::Kubernetes(cluster) => Arc::clone(cluster) as Arc<dyn Cluster>,
             Self::Manifests(cluster) => Arc::clone(cluster) as Arc<dyn Cluster>,
+        }
+    }
+
+    fn kubernetes(&self) -> Option<Arc<Kubernetes>> {
+        match self {
+            Self::Kubernetes(cluster) => Some(Arc::clone(cluster)),
+            Self::Manifests(_) => None,
         }
     }
 
@@ -336,7 +328,13 @@ impl Held {
     }
 }
 
-async fn cluster(config: &Config, store: &Store, namespace: &str, waker: &Waker) -> Result<Held, ServeError> {
+async fn cluster(
+    config: &Config,
+    store: &Store,
+    namespace: &str,
+    waker: &Waker,
+    metrics: &Arc<Metrics>,
+) -> Result<Held, ServeError> {
     match &config.cluster.kind {
         ClusterKind::Manifests { directory } => {
             let manifests =
@@ -353,6 +351,7 @@ async fn cluster(config: &Config, store: &Store, namespace: &str, waker: &Waker)
                     per_second: config.cluster.calls_per_second,
                     timeout: config.cluster.call_timeout,
                 },
+                metrics: Arc::clone(metrics),
             };
             let waker = waker.clone();
             let wake = Arc::new(move |id: LeaseId| waker.wake(id));

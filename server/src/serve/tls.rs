@@ -34,6 +34,8 @@ pub(super) struct Certificates {
 
 struct State {
     config: Arc<ServerConfig>,
+    /// When its certificate expires, in seconds since 1970.
+    expires_at: Option<i64>,
     /// What the files held when they were tried last.
     tried: Contents,
     looked_at: Instant,
@@ -54,8 +56,16 @@ impl Certificates {
     pub fn open(files: &Tls, look_interval: Duration) -> Result<Self, ServeError> {
         let tried = Contents::read(files)?;
         let config = Arc::new(tried.config(files)?);
-        let state = State { config, tried, looked_at: stopwatch(), complaint: None };
+        let state =
+            State { config, expires_at: tried.expires_at(), tried, looked_at: stopwatch(), complaint: None };
         Ok(Self { files: files.clone(), look_interval, state: Mutex::new(state) })
+    }
+
+    /// Returns the last second of the certificate that is shown, counted from 1970.
+    pub fn expires_at(&self) -> Option<i64> {
+        self.current();
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.expires_at
     }
 
     /// Returns what holds for a connection that comes now. Files that cannot be used leave it as it was.
@@ -83,6 +93,7 @@ impl State {
             Ok(None) => {}
             Ok(Some(config)) => {
                 self.config = Arc::new(config);
+                self.expires_at = self.tried.expires_at();
                 self.complaint = None;
                 tracing::info!(
                     "the certificates of the server were replaced: new connections see the new ones"
@@ -110,6 +121,12 @@ impl Contents {
             key: read("keyFile", &files.key_file)?,
             client_authorities: authorities.map(|path| read("clientCaFile", path)).transpose()?,
         })
+    }
+
+    fn expires_at(&self) -> Option<i64> {
+        let first = CertificateDer::pem_slice_iter(&self.certificate).next()?.ok()?;
+        let (_, certificate) = x509_parser::parse_x509_certificate(&first).ok()?;
+        Some(certificate.validity().not_after.timestamp())
     }
 
     fn config(&self, files: &Tls) -> Result<ServerConfig, ServeError> {

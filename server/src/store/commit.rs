@@ -1,8 +1,10 @@
 //! How writes are committed. Those that wait while another commit is synced share the next one, so that many callers do
 //! not wait for one sync of the disk each; none is answered before its commit.
 
+use std::fmt;
 use std::fs::File;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use tokio::sync::{Mutex, broadcast, mpsc, oneshot};
 
@@ -10,6 +12,7 @@ use super::listen::Channel;
 use super::sql::{Pool, Transaction};
 use super::write::{Outcome, Rules, Write};
 use super::{Announcement, StoreError};
+use crate::clock::stopwatch;
 use crate::domain::life::Deadlines;
 
 /// How many writes share a commit at most, so that the first of them does not wait for long.
@@ -22,6 +25,16 @@ const POSTGRES_BATCHES: usize = 4;
 pub(super) struct Writer {
     queue: mpsc::Sender<Job>,
     committer: Committer,
+    timed: OnceLock<Timed>,
+}
+
+/// Is told how long a write took, and whether the database did its part.
+struct Timed(Box<dyn Fn(Duration, bool) + Send + Sync>);
+
+impl fmt::Debug for Timed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Timed")
+    }
 }
 
 /// Commits batches of writes.
@@ -73,7 +86,7 @@ impl Writer {
                 }
             }
         }
-        Self { queue, committer }
+        Self { queue, committer, timed: OnceLock::new() }
     }
 
     /// What makes a lease due besides its end.
@@ -86,8 +99,24 @@ impl Writer {
         self.committer.pool.begin().await
     }
 
+    /// Tells from now on how long each write took.
+    pub fn time_commits(&self, told: Box<dyn Fn(Duration, bool) + Send + Sync>) {
+        // Whoever asks later is not told.
+        let _ = self.timed.set(Timed(told));
+    }
+
     /// Performs a write and returns once it is committed or left nothing behind.
     pub async fn write(&self, write: Write) -> Result<Outcome, StoreError> {
+        let begun = stopwatch();
+        let outcome = self.commit(write).await;
+        if let Some(Timed(told)) = self.timed.get() {
+            let has_failed = matches!(outcome, Err(StoreError::Database(_) | StoreError::Closed));
+            told(begun.elapsed(), !has_failed);
+        }
+        outcome
+    }
+
+    async fn commit(&self, write: Write) -> Result<Outcome, StoreError> {
         let (answer, answered) = oneshot::channel();
         let job = Job { write, answer };
         match (&self.committer.pool, &job.write) {

@@ -1,6 +1,7 @@
 //! Remembers leases and what happened to them, in SQLite or PostgreSQL. All SQL of the server is in this module; what a
 //! change means is decided by `domain`.
 
+mod census;
 mod commit;
 mod due;
 mod lead;
@@ -17,6 +18,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use secrecy::SecretString;
@@ -24,6 +26,7 @@ use tokio::sync::broadcast;
 
 use crate::domain::lease::{Happening, Lease, LeaseId, State};
 use crate::domain::life::Deadlines;
+pub use census::Sizes;
 use commit::Writer;
 pub use lead::{Leadership, Term};
 use listen::Listening;
@@ -256,6 +259,11 @@ impl Store {
     /// misses changes and is told so.
     pub fn changes(&self) -> broadcast::Receiver<Announcement> {
         self.0.changes.subscribe()
+    }
+
+    /// Tells from now on how long each write took to be committed, and whether the database did so. The first who asks is told.
+    pub fn time_commits(&self, told: impl Fn(Duration, bool) + Send + Sync + 'static) {
+        self.0.writer.time_commits(Box::new(told));
     }
 
     /// Whether what other servers change is heard of at the moment.

@@ -203,28 +203,33 @@ fn to_the_microsecond(time: Timestamp) -> Timestamp {
 }
 
 /// The columns of one row, for which errors name the lease.
-struct Fields<'r> {
+pub(super) struct Fields<'r> {
     row: &'r Row,
     id: String,
 }
 
-impl Fields<'_> {
-    fn parsed<T>(&self, column: &str, parse: impl FnOnce(&str) -> Option<T>) -> Result<T, StoreError> {
+impl<'r> Fields<'r> {
+    /// The columns of a row that has the id of its lease.
+    pub fn of(row: &'r Row) -> Result<Self, StoreError> {
+        Ok(Self { row, id: row.get("id")? })
+    }
+
+    pub fn parsed<T>(&self, column: &str, parse: impl FnOnce(&str) -> Option<T>) -> Result<T, StoreError> {
         let text: String = self.row.get(column)?;
         parse(&text).ok_or_else(|| self.corrupt(format!("{column} is {text:?}")))
     }
 
-    fn json<T: DeserializeOwned>(&self, column: &str) -> Result<T, StoreError> {
+    pub fn json<T: DeserializeOwned>(&self, column: &str) -> Result<T, StoreError> {
         let text: String = self.row.get(column)?;
         serde_json::from_str(&text).map_err(|error| self.corrupt(format!("{column}: {error}")))
     }
 
-    fn number<T: TryFrom<i64>>(&self, column: &str) -> Result<T, StoreError> {
+    pub fn number<T: TryFrom<i64>>(&self, column: &str) -> Result<T, StoreError> {
         let number: i64 = self.row.get(column)?;
         T::try_from(number).map_err(|_| self.corrupt(format!("{column} is {number}")))
     }
 
-    fn time(&self, column: &str) -> Result<Timestamp, StoreError> {
+    pub fn time(&self, column: &str) -> Result<Timestamp, StoreError> {
         self.to_time(column, self.row.get(column)?)
     }
 

@@ -122,6 +122,7 @@ impl Server {
             diagnose: Box::new(|_| Box::pin(async { Diagnosis { findings: Vec::new() } })),
             simulations: Simulations::default(),
             wake: Box::new(woken.clone()),
+            metrics: Arc::default(),
             stop: stop.clone(),
         };
         let listen = Listen { address: (Ipv4Addr::LOCALHOST, 0).into(), tls: wishes.tls };

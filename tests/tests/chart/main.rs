@@ -5,6 +5,7 @@
 mod certificate;
 mod harness;
 mod life;
+mod monitoring;
 mod objects;
 mod refusals;
 mod rights;

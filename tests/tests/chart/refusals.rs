@@ -122,6 +122,17 @@ fn what_no_pod_could_run_with_is_refused_with_what_to_do() {
         ("server", "~", "server: its default is missing"),
         ("images.server", "~", "images.server: its default is missing"),
         ("server.persistence.enabled", "~", "server.persistence.enabled: its default is missing"),
+        (
+            "server.metrics",
+            "{podMonitor: {enabled: true}}",
+            "server.metrics.podMonitor.enabled: needs server.metrics.enabled",
+        ),
+        (
+            "server.metrics",
+            "{enabled: true, alerts: {enabled: true}}",
+            "server.metrics.alerts.enabled: needs server.metrics.podMonitor.enabled",
+        ),
+        ("server.metrics.alerts", "~", "server.metrics.alerts: its default is missing"),
         ("server.persistence.size", "~", "server.persistence.size: its default is missing"),
         ("server.deployment.replicas", "~", "server.deployment.replicas: its default is missing"),
         (

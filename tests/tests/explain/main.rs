@@ -166,6 +166,7 @@ impl World {
             namespace: namespace.clone(),
             installation: namespace.clone(),
             limits: Limits { in_flight: 8, per_second: 0, timeout: Duration::from_secs(20) },
+            metrics: Arc::default(),
         };
         let server = Kubernetes::connect(options, Arc::new(|_| {})).await.unwrap();
         server.refresh().await.unwrap();

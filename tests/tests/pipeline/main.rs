@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on ends")]
 
+mod dashboard;
 mod doctor;
 mod gpus;
 #[path = "../node/installation.rs"]

@@ -10,13 +10,16 @@ use tms_tests::wait::{inside, until};
 use crate::installation::{Client, Installation, models};
 use crate::{break_node, use_node};
 
-/// As quick as the Prometheus itself, and as short a window as that allows.
-const QUICK: [&str; 2] = [
+/// As quick as the Prometheus itself, and as short a window as that allows; and all that the chart has for monitoring.
+const QUICK: [&str; 4] = [
     "--set",
     "server.autoscaling.prometheus.scrapeInterval=5s,server.autoscaling.prometheus.scrapeTimeout=4s,server.autoscaling.prometheus.window=20s",
+    "--set",
+    "server.metrics.enabled=true,server.metrics.podMonitor.enabled=true,server.metrics.alerts.enabled=true,server.metrics.dashboards.enabled=true",
 ];
 
-fn installation() -> Option<&'static Installation> {
+/// The installation whose leases are measured.
+pub fn installation() -> Option<&'static Installation> {
     static INSTALLATION: OnceLock<Option<Installation>> = OnceLock::new();
     INSTALLATION.get_or_init(|| Installation::install_with("tms-pipeline", None, &QUICK)).as_ref()
 }

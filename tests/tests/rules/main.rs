@@ -1,6 +1,10 @@
-//! The recording rules of a lease, checked and evaluated by Prometheus' own promtool: every situation in which a pod can
-//! be, and what an autoscaler then reads.
+//! The recording rules of a lease and the alerts of the chart, checked and evaluated by Prometheus' own promtool: every
+//! situation in which a pod can be, what an autoscaler then reads, and what an administrator is told.
 
+mod alerts;
+#[path = "../chart/harness.rs"]
+#[expect(dead_code, clippy::unwrap_used, reason = "the tests of the chart use the rest")]
+mod harness;
 mod keda;
 mod recording;
 

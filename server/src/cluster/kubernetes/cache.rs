@@ -15,7 +15,7 @@ use super::live::{DeploymentStatus, Stamp};
 use super::pods::{Agent, Measurable, Pods};
 use super::substance::hash_of;
 use crate::clock::{stopwatch, system_now};
-use crate::domain::autoscaler::record::{Record, Status};
+use crate::domain::autoscaler::record::{Record, Status, Trouble};
 use crate::domain::lease::{Lease, LeaseId, ModelReport, Replicas};
 use crate::domain::observed::{Objects, Observed};
 use crate::domain::plan::{self, INSTALLATION_LABEL, Kind, LEASE_LABEL, Object, Plan};
@@ -231,6 +231,14 @@ impl Cache {
         let fault = seen.deployment.fault.clone();
         let record = seen.autoscaler.clone();
         (record, seen.deployment.replicas, fault.into_iter().chain(troubles).collect())
+    }
+
+    /// Returns how many autoscalers say that they are in this trouble.
+    pub fn autoscalers_in(&self, trouble: Trouble) -> u32 {
+        let leases = self.lock();
+        let records = leases.values().filter_map(|seen| seen.autoscaler.as_ref());
+        let count = records.filter(|record| record.status.is_in(trouble)).count();
+        u32::try_from(count).unwrap_or(u32::MAX)
     }
 
     /// Returns the agent of a pod that is not ready yet, if it can be asked.

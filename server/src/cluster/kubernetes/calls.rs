@@ -1,7 +1,7 @@
 //! Bounds every call to the API server: how many at once, how many a second, how long each, and silence for as long as
 //! the API server asks for.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use kube::core::Status;
@@ -9,6 +9,7 @@ use tokio::sync::Semaphore;
 
 use crate::clock::stopwatch;
 use crate::cluster::ActError;
+use crate::metrics::Metrics;
 
 /// Bounds on calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,12 +31,13 @@ pub(super) struct Calls {
     in_flight: Semaphore,
     limits: Limits,
     next: Mutex<Instant>,
+    metrics: Arc<Metrics>,
 }
 
 impl Calls {
-    pub fn new(limits: Limits) -> Self {
+    pub fn new(limits: Limits, metrics: Arc<Metrics>) -> Self {
         let next = Mutex::new(a_second_before(stopwatch()));
-        Self { in_flight: Semaphore::new(limits.in_flight.max(1)), limits, next }
+        Self { in_flight: Semaphore::new(limits.in_flight.max(1)), limits, next, metrics }
     }
 
     /// Waits for a turn, makes the call, and says what went wrong with `object` in words of the trait.
@@ -46,10 +48,13 @@ impl Calls {
     ) -> Result<T, ActError> {
         let _permit = self.in_flight.acquire().await.map_err(|_| ActError::Away(None))?;
         tokio::time::sleep(self.turn()).await;
-        match tokio::time::timeout(self.limits.timeout, call).await {
+        let begun = stopwatch();
+        let answer = match tokio::time::timeout(self.limits.timeout, call).await {
             Ok(answer) => answer.map_err(|error| self.explain(object, error)),
             Err(_) => Err(self.no_answer()),
-        }
+        };
+        self.metrics.count_kubernetes_call(answer.as_ref().map_or_else(word, |_| "ok"), begun.elapsed());
+        answer
     }
 
     /// Makes a call that can wait: not while half of the calls allowed at once are under way, unless that goes on for long.
@@ -114,6 +119,16 @@ impl Calls {
     }
 }
 
+/// The word for a failure among the figures.
+fn word(error: &ActError) -> &'static str {
+    match error {
+        ActError::Conflict { .. } | ActError::Superseded { .. } => "conflict",
+        ActError::Refused { .. } | ActError::Invalid { .. } | ActError::File { .. } => "refused",
+        ActError::Away(_) => "away",
+        ActError::Busy { .. } => "busy",
+    }
+}
+
 /// Whether the API server will never take an object as it is.
 pub(super) fn is_invalid(status: &Status) -> bool {
     status.code == 422 && !is_of_another(status)
@@ -143,7 +158,7 @@ mod tests {
     use super::*;
 
     fn calls(in_flight: usize, per_second: u32) -> Calls {
-        Calls::new(Limits { in_flight, per_second, timeout: Duration::from_millis(50) })
+        Calls::new(Limits { in_flight, per_second, timeout: Duration::from_millis(50) }, Arc::default())
     }
 
     fn answer(code: u16, message: &str, retry_after_seconds: u32) -> kube::Error {

@@ -41,12 +41,14 @@ pub use self::watch::Wake;
 use super::{Act, ActError, Inspect, Measure, Observe, ScalingPod, Show, Sight};
 use crate::clock::stopwatch;
 use crate::domain::autoscaler::explanation::Evidence;
+use crate::domain::autoscaler::record::Trouble;
 use crate::domain::capabilities::Capabilities;
 use crate::domain::doctor::evidence::Evidence as Chain;
 use crate::domain::lease::{Happening, Lease, LeaseId};
 use crate::domain::observed::Observed;
 use crate::domain::plan::{Kind, Plan};
 use crate::domain::usage::Served;
+use crate::metrics::Metrics;
 
 /// The field manager of everything that TMS applies.
 pub const FIELD_MANAGER: &str = "tms";
@@ -65,6 +67,8 @@ pub struct Options {
     pub installation: String,
     /// Bounds on calls.
     pub limits: Limits,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
 }
 
 /// A cluster cannot be used.
@@ -129,7 +133,7 @@ impl Kubernetes {
         config.default_retry = false;
         config.connect_timeout = Some(options.limits.timeout);
         let client = Client::try_from(config)?;
-        let calls = Arc::new(Calls::new(options.limits));
+        let calls = Arc::new(Calls::new(options.limits, Arc::clone(&options.metrics)));
         let cache = Arc::new(Cache::new(&options.installation));
         Ok(Self {
             announcer: Announcer::start(
@@ -138,7 +142,7 @@ impl Kubernetes {
                 &options.installation,
                 Arc::clone(&calls),
             ),
-            followers: Arc::new(Followers::new(Arc::clone(&cache), Arc::clone(&wake))),
+            followers: Arc::new(Followers::new(Arc::clone(&cache), Arc::clone(&wake), options.metrics)),
             looks: Semaphore::new(LOOKS),
             cache,
             client,
@@ -151,6 +155,11 @@ impl Kubernetes {
             undiscovered: Mutex::default(),
             watches: Mutex::default(),
         })
+    }
+
+    /// Returns how many autoscalers of leases say that they read no metric, and that they want more than their maximum.
+    pub fn troubled_autoscalers(&self) -> [u32; 2] {
+        [Trouble::NoMetric, Trouble::AtMaximum].map(|trouble| self.cache.autoscalers_in(trouble))
     }
 
     /// Starts the watches of everything that the cluster serves and that is not watched yet.

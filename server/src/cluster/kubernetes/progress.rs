@@ -21,6 +21,7 @@ use super::watch::Wake;
 use crate::clock::system_now;
 use crate::domain::lease::{ModelReport, ModelState};
 use crate::domain::plan::AGENT_PORT;
+use crate::metrics::Metrics;
 
 /// Questions that wait for news at once. Each is a connection, and a server may be left with 1,024 of those and of files.
 const WAITING: usize = 512;
@@ -62,15 +63,17 @@ struct Places {
     turns: Semaphore,
     reading: Semaphore,
     turn_interval: Duration,
+    metrics: Arc<Metrics>,
 }
 
 impl Places {
-    fn new(waiting: usize, turns: usize, turn_interval: Duration) -> Arc<Self> {
+    fn new(waiting: usize, turns: usize, turn_interval: Duration, metrics: Arc<Metrics>) -> Arc<Self> {
         Arc::new(Self {
             waiting: Semaphore::new(waiting),
             turns: Semaphore::new(turns),
             reading: Semaphore::new(READING),
             turn_interval,
+            metrics,
         })
     }
 }
@@ -96,8 +99,8 @@ struct Model {
 }
 
 impl Followers {
-    pub fn new(cache: Arc<Cache>, wake: Wake) -> Self {
-        Self::within(cache, wake, Places::new(WAITING, TURNS, TURN_INTERVAL))
+    pub fn new(cache: Arc<Cache>, wake: Wake, metrics: Arc<Metrics>) -> Self {
+        Self::within(cache, wake, Places::new(WAITING, TURNS, TURN_INTERVAL, metrics))
     }
 
     fn within(cache: Arc<Cache>, wake: Wake, places: Arc<Places>) -> Self {
@@ -169,6 +172,7 @@ async fn follow(key: Key, agent: Agent, cache: Arc<Cache>, wake: Wake, places: A
             (Some(_), None) | (None, _) => ask_now(&agent, &places.turns).await,
         };
         drop(place);
+        places.metrics.count_agent_answer(answer.is_ok());
         match answer {
             Ok(status) => {
                 after = Some(status.revision);
@@ -349,7 +353,7 @@ mod tests {
 
     #[tokio::test]
     async fn every_agent_is_heard_while_a_hundred_of_them_wait() {
-        let agents = Agents::start(100, Places::new(WAITING, TURNS, TURN_INTERVAL)).await;
+        let agents = Agents::start(100, Places::new(WAITING, TURNS, TURN_INTERVAL, Arc::default())).await;
         for revision in 1..4 {
             agents.revision.send_replace(revision);
             agents.until_heard(revision).await;
@@ -359,7 +363,7 @@ mod tests {
 
     #[tokio::test]
     async fn agents_without_a_place_to_wait_are_heard_in_turns() {
-        let agents = Agents::start(20, Places::new(3, 2, Duration::from_millis(100))).await;
+        let agents = Agents::start(20, Places::new(3, 2, Duration::from_millis(100), Arc::default())).await;
         for revision in 1..4 {
             agents.revision.send_replace(revision);
             agents.until_heard(revision).await;
@@ -380,7 +384,7 @@ mod tests {
     #[tokio::test]
     async fn agents_are_followed_only_while_that_is_wanted_and_asked_anew_each_time() {
         let (cache, id) = (Arc::new(Cache::new("tms")), LeaseId::random());
-        let followers = Followers::new(Arc::clone(&cache), Arc::new(|_| {}));
+        let followers = Followers::new(Arc::clone(&cache), Arc::new(|_| {}), Arc::default());
         let followed = || followers.tasks().as_ref().map(HashMap::len);
         let pod = pod(id, "one", IpAddr::V4(Ipv4Addr::LOCALHOST));
         let (key, _) = cache.keep(Subject::Pods, pod).expect("it is ours");

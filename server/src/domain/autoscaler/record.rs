@@ -30,6 +30,30 @@ pub struct Status {
     pub conditions: Vec<Stated>,
 }
 
+/// What can be wrong with an autoscaler by its conditions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// It knows the value of none of its metrics, so that it changes nothing.
+    NoMetric,
+    /// It would have more replicas than its maximum.
+    AtMaximum,
+}
+
+impl Status {
+    /// Whether its conditions say so.
+    pub fn is_in(&self, trouble: Trouble) -> bool {
+        self.conditions.iter().any(|condition| match trouble {
+            // Of a Deployment without replicas it says so too, with a reason of its own, and that is none.
+            Trouble::NoMetric => {
+                condition.kind == "ScalingActive" && !condition.holds && condition.reason != "ScalingDisabled"
+            }
+            Trouble::AtMaximum => {
+                condition.kind == "ScalingLimited" && condition.holds && condition.reason == "TooManyReplicas"
+            }
+        })
+    }
+}
+
 /// What an autoscaler says of one metric, in thousandths of its unit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Reported {

@@ -43,7 +43,7 @@ impl Questions {
         });
         Self {
             up: format!(r#"min by (pod) (up{{job="{}"}})"#, monitor::job(lease)),
-            group: rules::group(lease),
+            group: rules::autoscaling_group(lease),
             series: series.collect(),
         }
     }

@@ -12,6 +12,11 @@ use crate::domain::bounds::GpuSource;
 use crate::domain::lease::Lease;
 use crate::domain::scaling::{Autoscaling, MetricName};
 
+/// The group of the rules that an autoscaler reads, within the names of a lease.
+const AUTOSCALING: &str = "autoscaling";
+/// The series of a threshold, by lease and metric.
+const TARGET: &str = "tms_autoscaling_target";
+
 /// Returns the PrometheusRule, where a metric of the lease has to be recorded at all.
 pub(super) fn rules(lease: &Lease, autoscaling: &Autoscaling, settings: &Settings) -> Option<Object> {
     let rules: Vec<Rule> =
@@ -24,19 +29,25 @@ pub(super) fn rules(lease: &Lease, autoscaling: &Autoscaling, settings: &Setting
         kind: Kind::PrometheusRule.as_str(),
         metadata: labels::metadata(lease, settings, &settings.rule_labels),
         spec: PrometheusRuleSpec {
-            groups: [Group {
-                name: group(lease),
-                interval: format!("{}s", settings.scrape_interval_seconds),
-                rules,
-            }],
+            groups: [(AUTOSCALING, rules), ("targets", targets(lease, autoscaling))].map(|(name, rules)| {
+                Group {
+                    name: group(lease, name),
+                    interval: format!("{}s", settings.scrape_interval_seconds),
+                    rules,
+                }
+            }),
         },
     };
     Some(Object::new(Kind::PrometheusRule, &rule))
 }
 
-/// Returns the name of the group of a lease's rules, which no other group has.
-pub(super) fn group(lease: &Lease) -> String {
-    format!("{}-autoscaling", lease.id.object_name())
+/// Returns the name of the group of the rules that an autoscaler reads, which no other group has.
+pub(super) fn autoscaling_group(lease: &Lease) -> String {
+    group(lease, AUTOSCALING)
+}
+
+fn group(lease: &Lease, name: &str) -> String {
+    format!("{}-{name}", lease.id.object_name())
 }
 
 /// Returns what the rule of a metric reads, as a vector with one element for each pod that has it; `None` where none is read.
@@ -63,6 +74,18 @@ pub(super) fn raw(metric: MetricName, lease: &Lease, settings: &Settings) -> Opt
 
 fn is_part_of_gpu(lease: &Lease) -> bool {
     lease.spec.triton.gpu_resource.contains("/mig-")
+}
+
+/// The values that are to be held, so that people see them beside what is recorded.
+fn targets(lease: &Lease, autoscaling: &Autoscaling) -> Vec<Rule> {
+    let recorded =
+        autoscaling.metrics.iter().filter(|(metric, _)| matches!(source(**metric), Source::Recorded(_)));
+    let target = |(metric, threshold): (&MetricName, &i64)| Rule {
+        record: TARGET,
+        expr: format!("vector({threshold})"),
+        labels: BTreeMap::from([("metric", metric.key().to_owned()), ("tms_lease_id", lease.id.to_string())]),
+    };
+    recorded.map(target).collect()
 }
 
 fn rule(metric: MetricName, lease: &Lease, settings: &Settings) -> Option<Rule> {
@@ -175,7 +198,7 @@ struct PrometheusRule {
 
 #[derive(Serialize)]
 struct PrometheusRuleSpec {
-    groups: [Group; 1],
+    groups: [Group; 2],
 }
 
 #[derive(Serialize)]

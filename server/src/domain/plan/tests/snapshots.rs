@@ -420,6 +420,19 @@ fn a_lease_with_a_gpu_scales_on_gpu_queue_and_cpu() {
             (sum by (namespace, pod) (nv_inference_pending_request_count{job="tms/tms-0123456789abcdef0123456789abcdef",container="triton"}) == 0)
           labels:
             tms_lease_id: 0123456789abcdef0123456789abcdef
+      - name: tms-0123456789abcdef0123456789abcdef-targets
+        interval: 15s
+        rules:
+        - record: tms_autoscaling_target
+          expr: vector(80)
+          labels:
+            metric: gpuUtilization
+            tms_lease_id: 0123456789abcdef0123456789abcdef
+        - record: tms_autoscaling_target
+          expr: vector(10000)
+          labels:
+            metric: queueTime
+            tms_lease_id: 0123456789abcdef0123456789abcdef
     ---
     apiVersion: policy/v1
     kind: PodDisruptionBudget
@@ -1247,6 +1260,24 @@ fn a_lease_scales_on_every_metric_with_figures_of_dcgm() {
             or
             (sum by (namespace, pod) (nv_inference_pending_request_count{job="tms/tms-0123456789abcdef0123456789abcdef",container="triton"}) == 0)
           labels:
+            tms_lease_id: 0123456789abcdef0123456789abcdef
+      - name: tms-0123456789abcdef0123456789abcdef-targets
+        interval: 15s
+        rules:
+        - record: tms_autoscaling_target
+          expr: vector(85)
+          labels:
+            metric: gpuUtilization
+            tms_lease_id: 0123456789abcdef0123456789abcdef
+        - record: tms_autoscaling_target
+          expr: vector(85)
+          labels:
+            metric: gpuMemoryUtilization
+            tms_lease_id: 0123456789abcdef0123456789abcdef
+        - record: tms_autoscaling_target
+          expr: vector(1500)
+          labels:
+            metric: queueTime
             tms_lease_id: 0123456789abcdef0123456789abcdef
     ---
     apiVersion: policy/v1

@@ -128,6 +128,7 @@ fn wish(uri: &str) -> LeaseSpec {
         max_replicas: Some(MAXIMUM),
         metrics: [("queueTime".to_owned(), metric)].into(),
         behavior: Some(Behavior { scale_up: Some(rules(0, 2)), scale_down: Some(rules(30, 1)) }),
+        ..Autoscaling::default()
     };
     let bespoke = BespokeTriton { gpus: Some(0), ..BespokeTriton::default() };
     LeaseSpec { autoscaling: Some(autoscaling), bespoke: Some(bespoke), ..models([("slow", uri)]) }
