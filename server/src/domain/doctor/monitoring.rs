@@ -106,7 +106,8 @@ fn objects(chain: &Chain<'_>, subject: &Subject) -> Judgement {
     if unmet.is_empty() {
         return Judgement::healthy(expected, format!("{place} selects {selector}"));
     }
-    let found = format!("{place} selects {selector}; ours have {}", in_words(&labels));
+    let told: BTreeMap<_, _> = labels.into_iter().filter(|(key, _)| key != plan::LEASE_LABEL).collect();
+    let found = format!("{place} selects {selector}; ours have {}", in_words(&told));
     let remedy = match wishes(&unmet) {
         Some(wishes) => format!("set {key}: {{{}}}", wishes.join(", ")),
         None => {
