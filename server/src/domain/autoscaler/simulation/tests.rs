@@ -229,3 +229,58 @@ fn a_trace_is_read_with_its_faults() {
         assert_eq!(trace(csv).unwrap_err().to_string(), expected);
     }
 }
+
+/// What `make bench-scaling` saw of real Tritons: the columns of docs/scaling.csv.
+const RECORDED: &str = include_str!("recorded.csv");
+
+/// What the bench was set to, and what it measured: a request takes 104 ms and a new replica serves 12 s after the decision.
+fn recorded_question(trace: Trace) -> Question {
+    let rules = |window, value| ScalingRules {
+        stabilization_window_seconds: window,
+        select_policy: SelectPolicy::Max,
+        policies: vec![ScalingPolicy { kind: PolicyKind::Pods, value, period_seconds: 15 }],
+        tolerance_milli: None,
+    };
+    Question {
+        autoscaling: Autoscaling {
+            minimum: 1,
+            maximum: 4,
+            metrics: [QUEUE].into(),
+            behavior: Behavior { scale_up: rules(0, 2), scale_down: rules(30, 1) },
+        },
+        trace,
+        service: Service {
+            seconds_per_request: 0.104,
+            pending_seconds: 2,
+            loading_seconds: 10,
+            arrivals: Arrivals::Random,
+            ..service()
+        },
+        timing: Timing { scrape_seconds: 5, window_seconds: 20, delay_seconds: 5 },
+        options: Options { sync_period: SignedDuration::from_secs(5), ..Options::default() },
+    }
+}
+
+#[test]
+fn what_real_tritons_did_is_simulated_within_one_replica_at_95_of_100_syncs() {
+    let (header, lines) = RECORDED.split_once('\n').unwrap();
+    for provider in ["builtin", "builtin over Prometheus"] {
+        let lines: Vec<_> = lines.lines().filter(|line| line.starts_with(&format!("{provider},"))).collect();
+        let recorded: BTreeMap<i64, i32> = lines
+            .iter()
+            .map(|line| {
+                let fields: Vec<_> = line.split(',').collect();
+                (fields[1].parse().unwrap(), fields[3].parse().unwrap())
+            })
+            .collect();
+        let trace = Trace::parse(&format!("{header}\n{}", lines.join("\n")), Shape::Step).unwrap();
+        let simulation = simulate(&recorded_question(trace)).unwrap();
+        let real = |second: i64| *recorded.range(..=second).next_back().unwrap().1;
+        let pairs: Vec<_> =
+            simulation.rows.iter().map(|row| (row.second, row.replicas, real(row.second))).collect();
+        let close = pairs.iter().filter(|(_, ours, theirs)| (ours - theirs).abs() <= 1).count();
+        assert!(close * 100 >= 95 * pairs.len(), "{provider}: {close} of {}: {pairs:?}", pairs.len());
+        assert_eq!(simulation.summary.most_replicas, recorded.values().copied().max().unwrap());
+        assert_eq!(pairs.last().map(|(_, ours, theirs)| (*ours, *theirs)), Some((1, 1)), "{provider}");
+    }
+}

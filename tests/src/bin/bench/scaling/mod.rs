@@ -173,6 +173,10 @@ async fn watch(client: &Client<'_>, lease: &Lease, load: &mut Load) -> (Vec<Row>
         seconds.tick().await;
         let unix_second = clock::system_now().as_second();
         let second = unix_second - begun;
+        // After a late look the next comes early.
+        if rows.last().is_some_and(|row: &Row| row.second == second) {
+            continue;
+        }
         while let Some((_, rate)) = parts.next_if(|(from, _)| *from <= second) {
             load.rate(*rate);
         }
