@@ -3,7 +3,7 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::cluster::{Cluster, Profile};
 use crate::skip;
@@ -12,6 +12,19 @@ use crate::skip;
 pub const TRITON: &str = "docker.io/local/triton:2.51";
 /// A shell with its usual commands, Python 3.11 with numpy, and `tritonclient.grpc`; sleeps for ever by itself.
 pub const CLIENT: &str = "docker.io/local/client:1";
+
+/// Held for reading by tests that have pods, for writing by one that breaks the node they share, or what measures it.
+static NODE: RwLock<()> = RwLock::new(());
+
+/// Keeps the node whole until the test ends.
+pub fn use_node() -> RwLockReadGuard<'static, ()> {
+    NODE.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Waits until nobody uses the node, and keeps others from it until the test ends.
+pub fn break_node() -> RwLockWriteGuard<'static, ()> {
+    NODE.write().unwrap_or_else(PoisonError::into_inner)
+}
 
 impl Cluster {
     /// Starts a cluster with a real node for the caller alone; it has the image of this build's server, tagged `test`.

@@ -128,6 +128,7 @@ rabbitmq_is_ready() { { : <"/dev/tcp/$NODE_ADDRESS/5672" && : <"/dev/tcp/$NODE_A
 
 # Selects what carries the label `release: prometheus`, as the common chart does, in every namespace. Its first probe is
 # quicker than the operator's, which looks every 15 s; its probe of life is patient, so that it can be frozen.
+# The reloader sometimes misses that its files change, and would look by itself after three minutes.
 objects_of_prometheus() {
   local version
   version=$(prometheus_version)
@@ -161,6 +162,14 @@ spec:
   - name: prometheus
     startupProbe: {httpGet: {path: /-/ready, port: web}, periodSeconds: 1, timeoutSeconds: 3, failureThreshold: 300}
     livenessProbe: {httpGet: {path: /-/healthy, port: web}, periodSeconds: 5, timeoutSeconds: 3, failureThreshold: 1000}
+  - name: config-reloader
+    args:
+    - --listen-address=:8080
+    - --reload-url=http://localhost:9090/-/reload
+    - --config-file=/etc/prometheus/config/prometheus.yaml.gz
+    - --config-envsubst-file=/etc/prometheus/config_out/prometheus.env.yaml
+    - --watched-dir=/etc/prometheus/rules/prometheus-prometheus-rulefiles-0
+    - --watch-interval=3s
 ---
 apiVersion: v1
 kind: Service

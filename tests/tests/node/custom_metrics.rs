@@ -14,7 +14,7 @@ use tms_tests::wait::{inside, until};
 use crate::installation::{Client, Installation, models};
 use crate::registration::Registration;
 use crate::site::Store;
-use crate::{break_node, use_node};
+use tms_tests::node::{break_node, use_node};
 
 const SERIES: &str = "tms_avg_request_queue_duration";
 

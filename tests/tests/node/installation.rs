@@ -23,7 +23,7 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 use tonic::{Status, Streaming};
 
 use crate::namespace::Namespace;
-use crate::{break_node, use_node};
+use tms_tests::node::{break_node, use_node};
 
 /// What both installations are configured with. A Triton of these tests is small, and ends soon.
 const VALUES: &str = "

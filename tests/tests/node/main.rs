@@ -16,24 +16,9 @@ mod site;
 mod traffic;
 mod upgrade;
 
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-
 use tms_tests::cluster::Cluster;
 
 /// The cluster that the tests of this file share.
 fn cluster() -> Option<&'static Cluster> {
     Cluster::shared_node()
-}
-
-/// Held for reading by tests that have pods, for writing by one that breaks the node.
-static NODE: RwLock<()> = RwLock::new(());
-
-/// Keeps the node whole until the test ends.
-fn use_node() -> RwLockReadGuard<'static, ()> {
-    NODE.read().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Waits until nobody uses the node, and keeps others from it until the test ends.
-fn break_node() -> RwLockWriteGuard<'static, ()> {
-    NODE.write().unwrap_or_else(PoisonError::into_inner)
 }

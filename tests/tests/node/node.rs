@@ -5,7 +5,7 @@ use tms_tests::models::Model;
 use tms_tests::postgres::InCluster;
 
 use crate::namespace::Namespace;
-use crate::{break_node, use_node};
+use tms_tests::node::{break_node, use_node};
 
 /// A Triton with the models of the claim `models`, and its Service.
 const TRITON: &str = r#"

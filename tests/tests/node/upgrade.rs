@@ -6,7 +6,7 @@ use tms_tests::models::Model;
 use crate::installation::{Installation, models};
 use crate::site::Store;
 use crate::traffic::Traffic;
-use crate::use_node;
+use tms_tests::node::use_node;
 
 #[test]
 fn an_upgrade_and_a_rollback_of_the_server_restart_no_triton() {

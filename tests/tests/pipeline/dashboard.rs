@@ -16,7 +16,7 @@ use tms_tests::wait::{inside, until, until_so};
 use crate::installation::{Installation, models};
 use crate::series::installation;
 use crate::traffic::Traffic;
-use crate::use_node;
+use tms_tests::node::use_node;
 
 /// Panels that have nothing to show here, and why.
 const EMPTY: [(&str, &str); 3] = [

@@ -5,7 +5,7 @@ use tms_tests::pipeline::GpuFigures;
 use tms_tests::wait::{inside, until};
 
 use crate::namespace::Namespace;
-use crate::use_node;
+use tms_tests::node::use_node;
 
 const HOLDS_GPUS: &str = r#"
 apiVersion: v1

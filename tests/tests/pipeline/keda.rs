@@ -4,7 +4,7 @@ use tms_tests::cluster::Part;
 use tms_tests::pipeline::PROMETHEUS;
 
 use crate::namespace::Namespace;
-use crate::use_node;
+use tms_tests::node::use_node;
 
 /// A Deployment that does nothing, and a wish for one replica for each ten of a constant that is twenty.
 const SCALED: &str = r#"

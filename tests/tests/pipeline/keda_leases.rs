@@ -12,7 +12,7 @@ use tms_tests::wait::{inside, until};
 
 use crate::installation::{Client, Installation, models};
 use crate::traffic::Traffic;
-use crate::{break_node, use_node};
+use tms_tests::node::{break_node, use_node};
 
 /// As quick as Prometheus, KEDA and the autoscaler can be.
 const QUICK: [&str; 6] = [

@@ -20,7 +20,7 @@ use tms_tests::wait::{inside, until, until_so};
 use crate::installation::{Client, Installation, models};
 use crate::registration::Registration;
 use crate::site::Store;
-use crate::{break_node, use_node};
+use tms_tests::node::{break_node, use_node};
 
 /// All metrics, from Prometheus, as quick as that is, and an autoscaler without patience.
 const FLAGS: [&str; 20] = [

@@ -8,7 +8,7 @@ use tms_tests::pipeline::{PROMETHEUS_BY_ADDRESS, Sample};
 use tms_tests::wait::{inside, until};
 
 use crate::installation::{Client, Installation, models};
-use crate::{break_node, use_node};
+use tms_tests::node::{break_node, use_node};
 
 /// As quick as the Prometheus itself, and as short a window as that allows; and all that the chart has for monitoring.
 const QUICK: [&str; 4] = [

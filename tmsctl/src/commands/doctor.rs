@@ -8,7 +8,7 @@ use super::Global;
 use crate::failure::Failure;
 use crate::text;
 
-/// Say why leases do not scale: name the first broken hop from Prometheus to the autoscaler
+/// Say why leases do not scale: the first broken hop of their metrics
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Looks at everything between the Tritons and the autoscaler: what Prometheus finds, scrapes and records, \

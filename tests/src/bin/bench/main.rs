@@ -92,17 +92,6 @@ fn cluster() -> Option<&'static Cluster> {
     Cluster::shared_pipeline()
 }
 
-/// Nobody but this program uses that cluster.
-struct Alone;
-
-fn use_node() -> Alone {
-    Alone
-}
-
-fn break_node() -> Alone {
-    Alone
-}
-
 /// Returns the value in the middle.
 fn median(values: impl IntoIterator<Item = f64>) -> f64 {
     let mut values: Vec<_> = values.into_iter().collect();

@@ -247,6 +247,7 @@ fn recorded_question(trace: Trace) -> Question {
             maximum: 4,
             metrics: [QUEUE].into(),
             behavior: Behavior { scale_up: rules(0, 2), scale_down: rules(30, 1) },
+            triggers: Vec::new(),
         },
         trace,
         service: Service {

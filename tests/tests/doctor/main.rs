@@ -1,4 +1,15 @@
-//! Every hop of the chain by which leases scale is really broken, once, and named.
+//! Every hop of the chain by which leases scale is really broken, once, and named: on a pipeline of its own, which nothing else
+//! needs whole, and where nobody else serves the metrics of pods.
+
+#[path = "../node/installation.rs"]
+#[expect(dead_code, reason = "the tests of the node use the rest")]
+mod installation;
+#[path = "../node/namespace.rs"]
+#[expect(dead_code, reason = "the tests of the node use the rest")]
+mod namespace;
+#[path = "../node/traffic.rs"]
+#[expect(dead_code, reason = "the tests of the node use the rest")]
+mod traffic;
 
 use std::io::{BufRead, BufReader};
 
@@ -11,14 +22,17 @@ use tms_tests::pipeline::PROMETHEUS;
 use tms_tests::wait::{inside, until_so};
 use tonic::transport::Channel;
 
-use crate::break_node;
-use crate::installation::{Client, Installation, models, with_gpus};
+use self::installation::{Client, Installation, models, with_gpus};
 
 const NAMESPACE: &str = "tms-doctor";
 
+fn cluster() -> Option<&'static Cluster> {
+    Cluster::shared_pipeline()
+}
+
 /// TMS serves the metrics itself and reads them from Prometheus, so that nearly every hop is needed.
 fn install() -> Option<Installation> {
-    let cluster = crate::cluster()?;
+    let cluster = cluster()?;
     cluster.start_parts(&[Part::Prometheus, Part::MetricsServer]);
     let values = format!(
         "server.autoscaling.provider=builtin,server.autoscaling.builtin.prometheusUrl={PROMETHEUS},\
@@ -123,7 +137,6 @@ impl Drop for Whole {
 
 #[test]
 fn the_doctor_names_the_first_broken_hop_each_time_and_none_where_all_work() {
-    let _pipeline = break_node();
     let Some(installation) = install() else { return };
     let cluster = installation.cluster;
     let _whole = Whole(cluster);
@@ -151,8 +164,6 @@ fn the_doctor_names_the_first_broken_hop_each_time_and_none_where_all_work() {
         somebody_switches_the_autoscaler_off(&patient).await;
         client.release(&patient.lease).await;
     });
-    // Who serves the metrics of pods is free again for other tests.
-    installation.helm(&["uninstall", "tms"]);
 }
 
 fn says_nothing_where_all_is_well(patient: &Patient<'_>) {
