@@ -34,7 +34,7 @@ pub use environment::environment;
 pub use finding::{Finding, Invalid, Origin, Source};
 
 use crate::domain::bounds::names::label_value_fault;
-use crate::domain::bounds::{Bounds, RenewalBounds};
+use crate::domain::bounds::{Bounds, Provider, RenewalBounds};
 use crate::domain::life::Deadlines;
 use crate::domain::plan;
 use layer::{Document, Layer};
@@ -353,8 +353,9 @@ fn config(reader: &mut Reader, password: Option<SecretString>) -> Option<Config>
         &cluster.kind,
     );
     let of_builtin = custom_metrics.as_ref().and_then(|served| served.prometheus_url.clone());
+    let of_keda = keda.prometheus_url.clone().filter(|_| autoscaling.provider == Provider::Keda);
     let doctor = Doctor {
-        prometheus_url: prometheus.url.clone().or(of_builtin).or(keda.prometheus_url.clone()),
+        prometheus_url: prometheus.url.clone().or(of_builtin).or(of_keda),
         has_cluster_rights: has_cluster_rights?,
     };
     let asks_tritons = custom_metrics.as_ref().is_some_and(|served| served.prometheus_url.is_none());

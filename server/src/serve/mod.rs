@@ -97,7 +97,9 @@ pub enum ServeError {
         source: io::Error,
     },
     /// Prometheus cannot be asked.
-    #[error("cannot read the authorities of this machine for server.autoscaling.builtin.prometheusUrl")]
+    #[error(
+        "cannot read the authorities of this machine, by which a Prometheus is known (server.autoscaling)"
+    )]
     Prometheus(#[source] io::Error),
     /// A file of TLS cannot be used.
     #[error("cannot use {} (server.tls.{key}): {problem}", path.display())]

@@ -162,20 +162,20 @@ fn check_metadata(field: &str, request: &TriggerRequest, known: &TriggerBounds, 
     }
 }
 
-/// Whether a value has a form, of which each `*` stands for any number of harmless characters.
+/// Whether a value has a form, of which each `*` stands for any number of harmless characters. Each piece between two of them is
+/// taken where it comes first: what would be skipped on the way to a later place has to be harmless too.
 fn has_form(value: &str, form: &str) -> bool {
     let Some((first, rest)) = form.split_once('*') else { return value == form };
     let Some(mut value) = value.strip_prefix(first) else { return false };
     let is_harmless = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    loop {
-        if has_form(value, rest) {
-            return true;
-        }
-        match value.chars().next() {
-            Some(next) if is_harmless(next) => value = &value[next.len_utf8()..],
+    let (between, last) = rest.rsplit_once('*').map_or((None, rest), |(between, last)| (Some(between), last));
+    for piece in between.into_iter().flat_map(|between| between.split('*')) {
+        match value.split_once(piece) {
+            Some((skipped, after)) if skipped.chars().all(is_harmless) => value = after,
             Some(_) | None => return false,
         }
     }
+    value.strip_suffix(last).is_some_and(|skipped| skipped.chars().all(is_harmless))
 }
 
 #[cfg(test)]
@@ -205,6 +205,14 @@ mod tests {
             ("*-batch", "batch", false),
             ("a*b*c", "a1b2c", true),
             ("a*b*c", "abcd", false),
+            ("a*b*c", "abc", true),
+            ("a*b*c", "abbc", true),
+            ("a*b*c", "a/bc", false),
+            ("a*b*c", "ab/c", false),
+            ("ab*ba", "aba", false),
+            ("a**b", "a-b", true),
+            ("*-*-*-*-*-*-*-*z", &"-".repeat(256), false),
+            ("*-*-*-*-*-*-*-*z", &("-".repeat(255) + "z"), true),
             ("*", "", true),
         ] {
             let parsed = Allowed::parse(allowed).expect("it is a rule");

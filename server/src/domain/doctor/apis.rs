@@ -68,7 +68,7 @@ pub(super) fn resource_metrics(chain: &Chain<'_>) -> Judgement {
         Err(missing) => return Judgement::unknown(expected, missing, TO_DISCOVER),
     };
     let remedy = "install metrics-server: helm install metrics-server metrics-server/metrics-server --namespace kube-system";
-    if api.state != ApiState::Served || chain.lease.is_none() {
+    if api.state != ApiState::Served || chain.lease.is_none() || chain.sleeps() {
         return served(RESOURCE, &expected, api, remedy);
     }
     values(

@@ -7,6 +7,8 @@ use crate::domain::scaling::MetricName;
 
 /// The reason that a controller gives where several autoscalers select the same pods.
 const AMBIGUOUS: &str = "AmbiguousSelector";
+/// The reason that it gives where there are no replicas.
+const DISABLED: &str = "ScalingDisabled";
 
 pub(super) fn requests(chain: &Chain<'_>) -> Judgement {
     let expected = "the container triton of every replica requests the CPU or memory that it is measured by";
@@ -68,6 +70,10 @@ pub(super) fn autoscaler(chain: &Chain<'_>) -> Judgement {
     if trouble.reason == AMBIGUOUS {
         return Judgement::waits(expected, in_words(trouble));
     }
+    let may_sleep = chain.lease.is_some_and(|lease| lease.spec.scaling.minimum() == 0);
+    if may_sleep && trouble.reason == DISABLED {
+        return Judgement::waits(expected, "it has not looked since the lease slept");
+    }
     let is_grown = chain.replicas().is_ok_and(|replicas| !replicas.grown.is_empty());
     if !is_grown && trouble.kind == "ScalingActive" && trouble.reason.starts_with("FailedGet") {
         return Judgement::waits(
@@ -82,7 +88,7 @@ fn remedy(chain: &Chain<'_>, trouble: &Stated) -> String {
     let name = chain.lease.map(|lease| lease.id.object_name()).unwrap_or_default();
     let namespace = &chain.expectation.namespace;
     match trouble.reason.as_str() {
-        "ScalingDisabled" => format!(
+        DISABLED => format!(
             "somebody set the replicas to 0, which switches the autoscaler off: kubectl scale deployment {name} --namespace \
              {namespace} --replicas 1"
         ),

@@ -19,7 +19,7 @@ pub(super) fn api(chain: &Chain<'_>) -> Judgement {
             expected,
             words.clone(),
             "see that its pods run (kubectl get pods --all-namespaces --selector app.kubernetes.io/name=prometheus), and that \
-             server.autoscaling.prometheus.url, or server.autoscaling.builtin.prometheusUrl, is its address",
+             server.autoscaling.prometheus.url, or else the provider's prometheusUrl, is its address",
         ),
         Err(missing) => Judgement::unknown(expected, missing, TO_ASK),
     }

@@ -19,7 +19,7 @@ use self::evidence::{Evidence, Expectation};
 pub use self::hop::Hop;
 use self::judgement::Judgement;
 use crate::domain::bounds::Provider;
-use crate::domain::lease::Lease;
+use crate::domain::lease::{Lease, Phase};
 use crate::domain::plan::{Settings, series};
 use crate::domain::scaling::{MetricName, Scaling};
 
@@ -216,6 +216,9 @@ impl Chain<'_> {
         if hop.is_of_lease() && self.lease.is_none() {
             return Some("only a lease can tell: `tmsctl doctor LEASE`");
         }
+        if hop.is_of_lease() && self.sleeps() {
+            return Some("the lease sleeps: it has no replica");
+        }
         let is_scaled = self.lease.is_none_or(|lease| matches!(lease.spec.scaling, Scaling::Auto(_)));
         if !is_scaled && hop != Hop::Scheduling {
             return Some("the lease has a fixed number of replicas");
@@ -240,6 +243,11 @@ impl Chain<'_> {
             return Some("neither CPU nor memory scales it");
         }
         (hop == Hop::Keda && provider != Provider::Keda).then_some("server.autoscaling.provider is another")
+    }
+
+    /// Whether the lease is to have no replica at the moment.
+    fn sleeps(&self) -> bool {
+        self.lease.is_some_and(|lease| lease.report.phase == Phase::Asleep)
     }
 
     /// Returns the metrics that matter: those of the lease, or all by which leases may scale.

@@ -188,6 +188,22 @@ fn needed(provider: Provider) -> Vec<Hop> {
 const PROVIDERS: [Provider; 3] = [Provider::Adapter, Provider::Builtin, Provider::Keda];
 
 #[test]
+fn a_lease_that_sleeps_lacks_nothing_and_one_that_wakes_waits() {
+    let mut case = Case::healthy(Provider::Keda);
+    let lease = case.lease.as_mut().unwrap();
+    let Scaling::Auto(autoscaling) = &mut lease.spec.scaling else { unreachable!("it scales") };
+    autoscaling.minimum = 0;
+    lease.report.phase = crate::domain::lease::Phase::Asleep;
+    case.of_lease().seen.pods = Ok(Vec::new());
+    says(case.of_lease(), active(false, "ScalingDisabled"));
+    let diagnosis = case.diagnose();
+    assert_eq!(diagnosis.verdict(), Verdict::Healthy, "{:#?}", diagnosis.findings);
+    case.lease.as_mut().unwrap().report.phase = crate::domain::lease::Phase::Loading;
+    let diagnosis = case.diagnose();
+    assert_eq!((broken(&diagnosis), diagnosis.verdict()), (Vec::new(), Verdict::Unknown));
+}
+
+#[test]
 fn nothing_is_said_of_a_healthy_chain() {
     for provider in PROVIDERS {
         let diagnosis = Case::healthy(provider).diagnose();
