@@ -11,7 +11,7 @@ use super::prometheus::{Element, Prometheus, Trouble};
 use crate::domain::doctor::evidence::{Evidence, Expectation, Found, LeaseEvidence, Missing, Series};
 use crate::domain::doctor::{Diagnosis, diagnose};
 use crate::domain::lease::Lease;
-use crate::domain::plan::{Questions, Settings};
+use crate::domain::plan::{Questions, Settings, job};
 use crate::domain::scaling::MetricName;
 
 /// Finds out which hop of the chain is broken.
@@ -88,7 +88,7 @@ impl Measured {
 
 async fn measure(prometheus: &Prometheus, lease: &Lease, settings: &Settings) -> Measured {
     let questions = Questions::about(lease, settings);
-    let pool = format!("podMonitor/{}/{}/0", lease.namespace, lease.id.object_name());
+    let pool = format!("podMonitor/{}/0", job(lease));
     let counts = async |query: &str| match prometheus.query(query).await {
         Ok(elements) => Ok(by_pod(elements).map(|(pod, count)| (pod, count as u64)).collect()),
         Err(trouble) => Err(in_words(prometheus, &trouble)),

@@ -201,3 +201,9 @@ pub enum ActError {
         source: std::io::Error,
     },
 }
+
+/// Returns the innermost cause of an error, which says most to whoever reads the message of a lease.
+fn root_cause(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.last().unwrap_or(error).to_string()
+}

@@ -15,6 +15,8 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use url::form_urlencoded;
 
+use super::root_cause;
+
 /// Time for a question in all: autoscalers wait for the answer.
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// Most bytes of an answer.
@@ -172,11 +174,6 @@ impl Prometheus {
         };
         tokio::time::timeout(TIMEOUT, answer).await.unwrap_or(Err(Trouble::Late))
     }
-}
-
-fn root_cause(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.last().unwrap_or(error).to_string()
 }
 
 fn read<T: DeserializeOwned>(status: StatusCode, body: &[u8]) -> Result<T, Trouble> {

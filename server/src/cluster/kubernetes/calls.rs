@@ -8,7 +8,7 @@ use kube::core::Status;
 use tokio::sync::Semaphore;
 
 use crate::clock::stopwatch;
-use crate::cluster::ActError;
+use crate::cluster::{ActError, root_cause};
 use crate::metrics::Metrics;
 
 /// Bounds on calls.
@@ -141,14 +141,6 @@ fn is_of_another(status: &Status) -> bool {
 
 fn a_second_before(moment: Instant) -> Instant {
     moment.checked_sub(Duration::from_secs(1)).unwrap_or(moment)
-}
-
-fn root_cause(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(deeper) = cause.source() {
-        cause = deeper;
-    }
-    cause.to_string()
 }
 
 #[cfg(test)]

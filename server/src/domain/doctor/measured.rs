@@ -34,8 +34,7 @@ pub(super) fn target(chain: &Chain<'_>) -> Judgement {
     };
     let of = |is_up: bool| up.iter().filter(move |(_, up)| **up == is_up).map(|(pod, _)| pod.clone());
     let down: BTreeSet<String> = of(false).collect();
-    let job = chain.lease.map(|lease| format!("{}/{}", lease.namespace, lease.id.object_name()));
-    let job = job.unwrap_or_default();
+    let job = chain.lease.map(plan::job).unwrap_or_default();
     chain.for_each(expected, &of(true).collect(), |lack| {
         if lack.iter().all(|pod| down.contains(*pod)) {
             let why = if lease.scrape_errors.is_empty() {

@@ -27,6 +27,7 @@ pub use self::containers::{AGENT, TRITON};
 pub use self::covers::covers;
 pub use self::deployment::render;
 pub use self::metrics::{Source as MetricSource, metric_of, series, source as metric_source};
+pub use self::monitor::job;
 pub use self::questions::{Questions, monitor_labels, rule_labels};
 pub use self::scaled_object::TRIGGERS_ANNOTATION;
 pub use self::yaml::to_yaml;

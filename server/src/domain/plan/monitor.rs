@@ -13,7 +13,7 @@ const KEPT: &str = "nv_inference_(request_success|request_failure|queue_duration
 
 /// Returns the value of the label `job` on every series of the lease: Prometheus Operator's default, which is unique
 /// because each lease has a PodMonitor of its own.
-pub(super) fn job(lease: &Lease) -> String {
+pub fn job(lease: &Lease) -> String {
     format!("{}/{}", lease.namespace, lease.id.object_name())
 }
 
